@@ -1,0 +1,62 @@
+//! Rewrites: all that happens to a packet of a flow, precomputed when its session is installed.
+
+use crate::LifIndex;
+use crate::checksum::ChecksumDelta;
+
+/// What to do with a packet, beside the new values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RewriteFlags(pub u16);
+
+impl RewriteFlags {
+    /// Routed: write the MACs, decrement TTL or hop limit.
+    pub const ROUTED: u16 = 1;
+    /// Addresses or ports change.
+    pub const TRANSLATE: u16 = 1 << 1;
+    /// Drop instead of forwarding.
+    pub const DROP: u16 = 1 << 2;
+    /// Copy as received to the collector.
+    pub const MIRROR: u16 = 1 << 3;
+    /// Copy as sent to the collector.
+    pub const SNOOP: u16 = 1 << 4;
+    /// Second of the session's two flows: the direction against the request's own tuple.
+    pub const REVERSE: u16 = 1 << 5;
+    /// The session has ended (RST, FINs both ways, deleted): treat the packet as new.
+    pub const DEAD: u16 = 1 << 6;
+
+    /// Whether any of `mask` is set.
+    #[inline]
+    pub const fn any(self, mask: u16) -> bool {
+        self.0 & mask != 0
+    }
+}
+
+/// A rewrite with addresses of `A` ([u8; 4] or [u8; 16], network order). All values are those to write, changed or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite<A> {
+    /// New source address.
+    pub source: A,
+    /// New destination address.
+    pub destination: A,
+    /// New source port, or ICMP identifier of a request; big-endian.
+    pub source_port: [u8; 2],
+    /// New destination port, or ICMP identifier of a reply; big-endian.
+    pub destination_port: [u8; 2],
+    /// For the IPv4 header checksum: addresses only, TTL not included.
+    pub l3_delta: ChecksumDelta,
+    /// For the TCP or UDP checksum (pseudo header's addresses and the ports), the ICMP checksum (the identifier) or the
+    /// ICMPv6 checksum (both).
+    pub l4_delta: ChecksumDelta,
+    /// New destination MAC, if [`RewriteFlags::ROUTED`].
+    pub destination_mac: [u8; 6],
+    /// New source MAC, if [`RewriteFlags::ROUTED`].
+    pub source_mac: [u8; 6],
+    /// The LIF to leave on.
+    pub out_lif: LifIndex,
+    /// What to do.
+    pub flags: RewriteFlags,
+}
+
+/// Of an IPv4 flow.
+pub type RewriteV4 = Rewrite<[u8; 4]>;
+/// Of an IPv6 flow.
+pub type RewriteV6 = Rewrite<[u8; 16]>;
