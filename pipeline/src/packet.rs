@@ -1,0 +1,44 @@
+//! What the pipeline needs of a packet buffer and of the ports, so that it runs on mbufs and in tests alike.
+
+use crate::PortIndex;
+use arrayvec::ArrayVec;
+
+/// Most packets a worker handles at once.
+pub const BURST: usize = 32;
+
+/// A burst of packets.
+pub type Burst<P> = ArrayVec<P, BURST>;
+
+/// A packet in one or more segments. The pipeline looks at and changes headers in the first segment only.
+pub trait Packet: Sized {
+    /// The first segment.
+    fn head(&self) -> &[u8];
+    /// The first segment, to change.
+    fn head_mut(&mut self) -> &mut [u8];
+    /// Bytes of all segments.
+    fn total_len(&self) -> usize;
+    /// Makes room for `n` bytes in front and returns the whole first segment; None if there is no headroom (nothing changed).
+    fn prepend(&mut self, n: usize) -> Option<&mut [u8]>;
+    /// Removes `n` bytes in front; false if the first segment is shorter (nothing changed).
+    fn trim_front(&mut self, n: usize) -> bool;
+    /// Removes bytes at the end until `len` remain; false if it is shorter already (nothing changed).
+    fn truncate(&mut self, len: usize) -> bool;
+    /// Adds `n` bytes at the end of the last segment, for packets the pipeline builds; None if there is no room.
+    fn append(&mut self, n: usize) -> Option<&mut [u8]>;
+    /// Calls `f` with every segment in order.
+    fn for_each_segment(&self, f: impl FnMut(&[u8]));
+    /// Asks the cache for the first line of data.
+    #[inline]
+    fn prefetch(&self) {}
+}
+
+/// The ports and the buffer pool of one worker.
+pub trait Io<P> {
+    /// Hands packets to `port`'s queue of this worker, from the front; what the queue does not take stays.
+    fn transmit(&mut self, port: PortIndex, packets: &mut Burst<P>);
+    /// An empty packet with headroom; None when the pool is exhausted.
+    fn allocate(&mut self) -> Option<P>;
+    /// An independent packet with the same bytes whose headers may be changed (its body may be shared); None when the
+    /// pool is exhausted.
+    fn duplicate(&mut self, packet: &P) -> Option<P>;
+}
