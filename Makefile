@@ -1,0 +1,75 @@
+# openoffload-gateway: `make demo` shows it, `make test` proves it. Each sets up what it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+FUZZ_SECONDS ?= 60
+PREFIX ?= /usr/local
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# Tests that need root, namespaces and DPDK: one at a time, they share two cores.
+E2E := $(CARGO) test --locked -p netns-lab -- --test-threads=1
+
+.PHONY: help setup build release demo test unit e2e bench bench-full fuzz fmt clippy doc deny check valgrind install clean
+
+help: ## This list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## Install what is missing (apt), reserve hugepages
+	@scripts/setup.sh
+
+build: setup
+	$(CARGO) build --locked --workspace
+
+release: setup ## Optimised binaries in target/release
+	$(CARGO) build --locked --release --workspace
+
+demo: release ## The lab with real traffic, ending with a summary table (root)
+	$(SUDO) $(TARGET)/release/netns-lab demo --bin $(TARGET)/release/gateway
+
+test: unit e2e ## Everything: unit, property, golden and end-to-end tests (root for the last)
+
+unit: setup
+	$(CARGO) test --locked --workspace --exclude netns-lab
+
+e2e: release
+	$(CARGO) test --locked -p netns-lab --no-run
+	$(SUDO) env "PATH=$$PATH" GATEWAY_BIN=$(abspath $(TARGET)/release/gateway) $(E2E)
+
+bench: release ## Benchmarks, to target/bench/report.json (under 15 minutes)
+	$(SUDO) $(TARGET)/release/benches --output target/bench/report.json
+
+bench-full: release ## The long ones too
+	$(SUDO) $(TARGET)/release/benches --full --output target/bench/report.json
+
+fuzz: setup ## Each fuzz target for FUZZ_SECONDS (60)
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
+
+valgrind: setup ## The flow table's unsafe code under memcheck
+	@scripts/valgrind.sh
+
+fmt:
+	$(CARGO) fmt --all --check
+
+clippy: setup
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+doc: setup
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+deny: ## Licences, sources and duplicates of dependencies
+	@command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --offline check licenses bans sources
+
+check: fmt clippy doc ## What must be clean before a commit
+
+install: release ## Binary, man page, units and examples under PREFIX (/usr/local)
+	install -Dm755 $(TARGET)/release/gateway $(DESTDIR)$(PREFIX)/bin/gateway
+	install -Dm644 share/man/gateway.1 $(DESTDIR)$(PREFIX)/share/man/man1/gateway.1
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/openoffload-gateway share/examples/*.toml
+	install -Dm644 -t $(DESTDIR)/etc/systemd/system share/systemd/*.service
+
+clean:
+	$(CARGO) clean

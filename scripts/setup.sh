@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs the packages that building and testing need, and reserves 2 MiB hugepages. Says what it does, asks nothing,
+# and does nothing where nothing is missing.
+set -euo pipefail
+
+packages=(libdpdk-dev dpdk pkg-config libclang1-14 gcc libc6-dev make clang-14 libbpf-dev linux-libc-dev
+          iproute2 nftables ethtool conntrack procps util-linux iputils-ping
+          iperf3 tcpdump dnsmasq-base bind9-dnsutils socat valgrind)
+hugepages=512   # 1 GiB
+
+root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+missing=()
+for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "setup: installing ${missing[*]}"
+    root apt-get -o DPkg::Lock::Timeout=300 update -qq
+    root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# Hugepages make the gateway faster; everything works without them. A quarter of the free memory at most.
+if [ -e /proc/sys/vm/nr_hugepages ]; then
+    have=$(cat /proc/sys/vm/nr_hugepages)
+    free_kib=$(awk '/^MemAvailable:/ {print $2}' /proc/meminfo)
+    want=$(( free_kib / 4 / 2048 < hugepages ? free_kib / 4 / 2048 : hugepages ))
+    if [ "$have" -lt "$want" ]; then
+        echo "setup: reserving $want hugepages of 2 MiB (had $have)"
+        echo "$want" | root tee /proc/sys/vm/nr_hugepages >/dev/null || true
+        have=$(cat /proc/sys/vm/nr_hugepages)
+        [ "$have" -ge "$want" ] || echo "setup: only $have hugepages could be reserved; going on"
+    fi
+fi
