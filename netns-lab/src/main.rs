@@ -1,0 +1,111 @@
+//! `netns-lab`: the lab for people at a shell.
+
+#![forbid(unsafe_code)]
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use netns_lab::config::{GatewayConfig, endpoint, write_agent};
+use netns_lab::plan::VNFS;
+use netns_lab::{Lab, cleanup};
+
+/// A gateway's surroundings in network namespaces: tenants on VLANs and VXLANs, a kernel with bridges and VTEPs, network
+/// functions behind them.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Subcommand)]
+enum Sub {
+    /// Make a lab that stays until `down`
+    Up {
+        /// Its name
+        #[arg(long, default_value = "lab")]
+        name: String,
+    },
+    /// Take a lab down, with all processes in it
+    Down {
+        /// Its name
+        #[arg(long, default_value = "lab")]
+        name: String,
+    },
+    /// Run a program in a namespace of a lab; without one, a shell
+    Exec {
+        /// The lab's name
+        #[arg(long, default_value = "lab")]
+        name: String,
+        /// gw, kernel, fabric, vtep, A, B, C, red1, red2, blue1, green1 or violet1
+        role: String,
+        /// The program and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        program: Vec<String>,
+    },
+    /// List labs, their namespaces and what runs there
+    Status,
+    /// Remove what labs left behind whose owners were killed
+    Clean,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("netns-lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Sub::Up { name } => up(&name)?,
+        Sub::Down { name } => Lab::down(&name)?,
+        Sub::Exec { name, role, program } => exec(&name, &role, &program)?,
+        Sub::Status => status(),
+        Sub::Clean => {
+            for lab in cleanup::remove_dead() {
+                println!("removed {lab}");
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up(name: &str) -> Result<()> {
+    let lab = Lab::up_named(name)?;
+    let config = GatewayConfig::default().write(&lab)?;
+    println!("lab {name} is up. Next, for example:");
+    println!("  netns-lab exec --name {name} gw gateway run --config {}", config.display());
+    for vnf in VNFS {
+        let config = write_agent(&lab, &vnf)?;
+        println!("  netns-lab exec --name {name} {} gateway agent --config {}", vnf.name, config.display());
+    }
+    println!("  netns-lab exec --name {name} red1 ping 198.51.100.10");
+    println!("  gateway stats --connect {}", endpoint(&lab));
+    println!("  netns-lab down --name {name}");
+    Ok(())
+}
+
+fn exec(name: &str, role: &str, program: &[String]) -> Result<()> {
+    let lab = Lab::open(name)?;
+    let netns = lab.ns(role)?;
+    let shell = std::env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned());
+    let program = if program.is_empty() { &[shell][..] } else { program };
+    let error = Command::new("ip").args(["netns", "exec", netns.name()]).args(program).exec();
+    Err(error).context("ip netns exec")
+}
+
+fn status() {
+    for lab in cleanup::labs() {
+        println!("{lab}");
+        for namespace in cleanup::namespaces(&lab) {
+            let pids = cleanup::pids(&namespace);
+            println!("  {namespace}  {}", pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+        }
+    }
+}
