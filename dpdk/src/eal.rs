@@ -1,0 +1,211 @@
+use std::{
+    env,
+    ffi::{CStr, CString, OsString, c_char},
+    fmt, fs, io, mem,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use dpdk_sys as sys;
+
+use crate::{EalOptions, Error, Reason};
+
+/// DPDK's environment, started. Clones are handles to the same one; it is shut down when the last handle, pool, port, ring
+/// and region is dropped.
+#[derive(Clone)]
+pub struct Eal {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// Removed at the end: DPDK leaves its own run-time directory behind.
+    runtime_dirs: Vec<PathBuf>,
+    /// Ports now open, by DPDK's number.
+    open_ports: Mutex<Vec<u16>>,
+    /// Launching on lcores and changing devices is not thread-safe in DPDK.
+    control: Mutex<()>,
+}
+
+impl Eal {
+    /// Starts DPDK. Once per process: a second call fails, also if the first one did.
+    ///
+    /// Call it early, before other threads read the environment: an unprivileged process without `XDG_RUNTIME_DIR` gets one
+    /// for the duration of the call.
+    pub fn init(options: &EalOptions) -> Result<Self, Error> {
+        Self::init_args(&options.arguments(), options.pin_main, options.file_prefix.is_none())
+    }
+
+    fn init_args(arguments: &[String], pin_main: bool, own_prefix: bool) -> Result<Self, Error> {
+        let mut argv = vec![c"dpdk".to_owned().into_raw()];
+        for argument in arguments {
+            argv.push(c_string(argument)?.into_raw());
+        }
+        let argc = argv.len() as i32;
+        argv.push(std::ptr::null_mut());
+        // DPDK reorders the array and may keep pointers into it: it lives as long as the process.
+        let argv: &'static mut [*mut c_char] = argv.leak();
+
+        static STARTED: AtomicBool = AtomicBool::new(false);
+        if STARTED.swap(true, Ordering::SeqCst) {
+            return Err(Error::AlreadyInitialized);
+        }
+        let private = PrivateRuntimeDir::if_needed().map_err(Error::RuntimeDir)?;
+        let affinity = (!pin_main).then(Affinity::of_this_thread);
+        // SAFETY: `argv` holds `argc` NUL-terminated strings and a NULL, all alive for ever; STARTED makes this the first call.
+        let started = Reason::check(|| unsafe { sys::rte_eal_init(argc, argv.as_mut_ptr()) });
+        if let Some(affinity) = affinity {
+            affinity.restore();
+        }
+        let mut runtime_dirs: Vec<PathBuf> = own_prefix.then(runtime_dir).flatten().into_iter().collect();
+        runtime_dirs.extend(private.map(PrivateRuntimeDir::keep));
+        match started {
+            Ok(_) => Ok(Self {
+                inner: Arc::new(Inner {
+                    runtime_dirs,
+                    open_ports: Mutex::default(),
+                    control: Mutex::default(),
+                }),
+            }),
+            Err(reason) => {
+                remove_dirs(&runtime_dirs);
+                Err(Error::Eal { arguments: arguments.join(" "), reason })
+            }
+        }
+    }
+
+    /// True if memory is on hugepages.
+    pub fn has_hugepages(&self) -> bool {
+        // SAFETY: the EAL is initialised.
+        unsafe { sys::rte_eal_has_hugepages() != 0 }
+    }
+
+    /// Runs `work` while no other thread changes devices or launches on lcores.
+    pub(crate) fn control<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _guard = self.inner.control.lock().unwrap_or_else(PoisonError::into_inner);
+        work()
+    }
+
+    /// Notes that a port is open; false if it was already.
+    pub(crate) fn claim_port(&self, port: u16) -> bool {
+        let mut open = self.inner.open_ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = !open.contains(&port);
+        if free {
+            open.push(port);
+        }
+        free
+    }
+
+    pub(crate) fn release_port(&self, port: u16) {
+        self.inner.open_ports.lock().unwrap_or_else(PoisonError::into_inner).retain(|&open| open != port);
+    }
+}
+
+impl fmt::Debug for Eal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Eal")
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // SAFETY: whatever uses DPDK's memory holds an Eal, so nothing does any more.
+        unsafe { sys::rte_eal_cleanup() };
+        remove_dirs(&self.runtime_dirs);
+    }
+}
+
+pub(crate) fn c_string(text: &str) -> Result<CString, Error> {
+    CString::new(text).map_err(|_| Error::Nul(text.into()))
+}
+
+/// Where DPDK put this process's run-time files.
+fn runtime_dir() -> Option<PathBuf> {
+    // SAFETY: returns a pointer to a static buffer, empty if the EAL did not get that far.
+    let dir = unsafe { CStr::from_ptr(sys::rte_eal_get_runtime_dir()) }.to_str().ok()?;
+    (!dir.is_empty()).then(|| dir.into())
+}
+
+fn remove_dirs(dirs: &[PathBuf]) {
+    for dir in dirs {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                eprintln!("cannot remove {}: {error}", dir.display());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A run-time directory of the process's own, for an unprivileged user whose `XDG_RUNTIME_DIR` is missing or unusable: DPDK
+/// would use a directory in /tmp that the first user of it owns.
+struct PrivateRuntimeDir {
+    path: PathBuf,
+    before: Option<OsString>,
+}
+
+const RUNTIME_DIR_VARIABLE: &str = "XDG_RUNTIME_DIR";
+
+impl PrivateRuntimeDir {
+    fn if_needed() -> io::Result<Option<Self>> {
+        // SAFETY: getuid has no preconditions.
+        let root = unsafe { libc::getuid() } == 0;
+        let before = env::var_os(RUNTIME_DIR_VARIABLE);
+        // systemd's, with RuntimeDirectory= in the unit; DPDK prefers it.
+        let given = env::var_os("RUNTIME_DIRECTORY").is_some();
+        if root || given || before.as_deref().is_some_and(|dir| is_writable(Path::new(dir))) {
+            return Ok(None);
+        }
+        let path = env::temp_dir().join(format!("dpdk-runtime-{}", std::process::id()));
+        // Fails if somebody else made it first, which in a shared directory is the safe thing to do.
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        // SAFETY: `Eal::init` asks to be called before other threads read the environment.
+        unsafe { env::set_var(RUNTIME_DIR_VARIABLE, &path) };
+        Ok(Some(Self { path, before }))
+    }
+
+    /// Puts the environment back; the directory is the caller's to remove.
+    fn keep(mut self) -> PathBuf {
+        mem::take(&mut self.path)
+    }
+}
+
+impl Drop for PrivateRuntimeDir {
+    fn drop(&mut self) {
+        // SAFETY: as in `if_needed`; DPDK reads the variable only while it starts.
+        unsafe {
+            match &self.before {
+                Some(value) => env::set_var(RUNTIME_DIR_VARIABLE, value),
+                None => env::remove_var(RUNTIME_DIR_VARIABLE),
+            }
+        }
+    }
+}
+
+fn is_writable(dir: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    // SAFETY: the path is NUL-terminated and alive for the call.
+    CString::new(dir.as_os_str().as_bytes())
+        .is_ok_and(|path| unsafe { libc::access(path.as_ptr(), libc::W_OK) } == 0)
+}
+
+/// The CPUs a thread may run on: rte_eal_init pins its caller.
+struct Affinity(libc::cpu_set_t);
+
+impl Affinity {
+    fn of_this_thread() -> Self {
+        // SAFETY: an all-zero cpu_set_t is a valid, empty set.
+        let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+        // SAFETY: `set` is writable and its size is given; pid 0 is the calling thread.
+        unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
+        Self(set)
+    }
+
+    fn restore(&self) {
+        // SAFETY: as above; an empty set (the read had failed) is refused by the kernel and changes nothing.
+        unsafe { libc::sched_setaffinity(0, size_of_val(&self.0), &self.0) };
+    }
+}

@@ -1,0 +1,334 @@
+use std::{
+    mem::ManuallyDrop,
+    ptr::{self, NonNull},
+    sync::atomic::{AtomicU16, Ordering},
+};
+
+use arrayvec::ArrayVec;
+use dpdk_sys as sys;
+
+use crate::{Mempool, PortId};
+
+mod segments;
+
+pub use segments::Segments;
+
+/// Flags that say who owns the data buffer; all others describe the packet.
+const OWNERSHIP_FLAGS: u64 = sys::SHIM_MBUF_F_INDIRECT | sys::SHIM_MBUF_F_EXTERNAL;
+
+/// A packet buffer, or a chain of them; owned, and given back to its pool when dropped.
+///
+/// The packet is `pkt_len` bytes in `nb_segs` segments. Bytes are only written where no other buffer shares them: what
+/// writes returns None or false on a shared buffer (see [`is_exclusive`](Self::is_exclusive)).
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct Mbuf(NonNull<sys::rte_mbuf>);
+
+// SAFETY: an mbuf belongs to no thread; giving it back is thread-safe (see Mempool), and counts of shared data are atomic.
+// It is not Sync: clone_indirect may change a count without an atomic operation while there is one owner.
+unsafe impl Send for Mbuf {}
+
+impl Drop for Mbuf {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: this is the mbuf's only owner; the pool of a buffer that is out is never freed.
+        unsafe { sys::shim_pktmbuf_free(self.0.as_ptr()) }
+    }
+}
+
+/// Drops all of `mbufs` in one call.
+#[inline]
+pub fn free_burst<const N: usize>(mbufs: &mut ArrayVec<Mbuf, N>) {
+    let count = mbufs.len();
+    // SAFETY: an Mbuf is one pointer; the length is reset before DPDK takes the buffers, so none is freed twice.
+    unsafe {
+        mbufs.set_len(0);
+        sys::shim_pktmbuf_free_bulk(mbufs.as_mut_ptr().cast(), count as u32);
+    }
+}
+
+impl Mbuf {
+    /// Takes ownership of a raw mbuf.
+    ///
+    /// # Safety
+    /// The mbuf is the first of its packet, well-formed, and nobody else owns it.
+    #[inline]
+    pub unsafe fn from_raw(mbuf: NonNull<sys::rte_mbuf>) -> Self {
+        Self(mbuf)
+    }
+
+    /// Gives up ownership: the caller must see to it that the mbuf is freed.
+    #[inline]
+    pub fn into_raw(self) -> NonNull<sys::rte_mbuf> {
+        ManuallyDrop::new(self).0
+    }
+
+    /// A new packet with these bytes, in as many segments as it takes; None if the pool is empty.
+    pub fn from_slice(pool: &Mempool, bytes: &[u8]) -> Option<Self> {
+        let room = usize::from(pool.data_room()).max(1);
+        let mut chunks = bytes.chunks(room);
+        let mut packet = pool.alloc()?;
+        packet
+            .append(chunks.next().unwrap_or_default().len())?
+            .copy_from_slice(&bytes[..room.min(bytes.len())]);
+        for chunk in chunks {
+            let mut segment = pool.alloc()?;
+            segment.append(chunk.len())?.copy_from_slice(chunk);
+            packet.chain(segment).ok()?;
+        }
+        Some(packet)
+    }
+
+    /// A copy of the packet and its metadata in buffers of `pool`; None if the pool is empty.
+    pub fn copy_from(pool: &Mempool, packet: &Mbuf) -> Option<Self> {
+        if packet.pkt_len() == 0 {
+            // DPDK takes that for a mistake.
+            return pool.alloc();
+        }
+        // SAFETY: the pool and the packet are alive, and rte_pktmbuf_copy only reads the packet.
+        let copy = unsafe { sys::rte_pktmbuf_copy(packet.as_ptr(), pool.as_ptr(), 0, u32::MAX) };
+        NonNull::new(copy).map(Self)
+    }
+
+    /// A second packet over the same data, its own headers for a chain's first segment for instance: buffers of `pool`
+    /// without data of their own point to it. Until one of the two is dropped, neither may write to the data. None if the
+    /// pool is empty.
+    pub fn clone_indirect(pool: &Mempool, packet: &Mbuf) -> Option<Self> {
+        // SAFETY: the pool and the packet are alive; only this thread can reach the packet (Mbuf is not Sync), and DPDK keeps
+        // the count of the data's owners with atomic operations once there is more than one.
+        let clone = unsafe { sys::rte_pktmbuf_clone(packet.as_ptr(), pool.as_ptr()) };
+        NonNull::new(clone).map(Self)
+    }
+
+    /// The bytes of the first segment.
+    #[inline]
+    pub fn data(&self) -> &[u8] {
+        // SAFETY: data_off and data_len lie within the segment's buffer, which lives as long as the mbuf; bytes that others
+        // share are not written.
+        unsafe { segments::data(self.as_ptr()) }
+    }
+
+    /// The bytes of the first segment, to write to; None if they are shared.
+    #[inline]
+    pub fn data_mut(&mut self) -> Option<&mut [u8]> {
+        if !self.is_exclusive() {
+            return None;
+        }
+        // SAFETY: as in `data`; nobody shares the buffer, and `self` is borrowed mutably.
+        unsafe { Some(segments::data_mut(self.as_ptr())) }
+    }
+
+    /// The packet's bytes in all segments.
+    #[inline]
+    pub fn pkt_len(&self) -> usize {
+        // SAFETY: the mbuf is alive.
+        unsafe { (*self.as_ptr()).pkt_len as usize }
+    }
+
+    /// The bytes in the first segment.
+    #[inline]
+    pub fn data_len(&self) -> usize {
+        // SAFETY: the mbuf is alive.
+        usize::from(unsafe { (*self.as_ptr()).data_len })
+    }
+
+    /// The number of segments, 1 or more.
+    #[inline]
+    pub fn nb_segs(&self) -> usize {
+        // SAFETY: the mbuf is alive.
+        usize::from(unsafe { (*self.as_ptr()).nb_segs })
+    }
+
+    /// Free bytes before the packet.
+    #[inline]
+    pub fn headroom(&self) -> usize {
+        // SAFETY: the mbuf is alive.
+        usize::from(unsafe { (*self.as_ptr()).data_off })
+    }
+
+    /// Free bytes behind the packet, in its last segment.
+    #[inline]
+    pub fn tailroom(&self) -> usize {
+        // SAFETY: the chain is well-formed, so its last segment is alive.
+        unsafe { segments::tailroom(segments::last(self.as_ptr())) }
+    }
+
+    /// The segments' bytes, in order.
+    #[inline]
+    pub fn segments(&self) -> Segments<'_> {
+        Segments::new(self)
+    }
+
+    /// True if no other buffer shares the first segment's data, so that it may be written to.
+    #[inline]
+    pub fn is_exclusive(&self) -> bool {
+        // SAFETY: the mbuf is alive.
+        unsafe { segments::is_exclusive(self.as_ptr()) }
+    }
+
+    /// How many buffers share the first segment's data.
+    pub fn refcnt(&self) -> u16 {
+        // SAFETY: the mbuf is alive; what it points to for its data is alive as long.
+        unsafe { segments::data_refcnt(self.as_ptr()).load(Ordering::Acquire) }
+    }
+
+    /// Puts `n` bytes before the packet and returns them, to be filled; they hold whatever was there. None, and nothing
+    /// changed, if the headroom is smaller or the data is shared.
+    #[inline]
+    #[must_use]
+    pub fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
+        if n > self.headroom() || !self.is_exclusive() {
+            return None;
+        }
+        // SAFETY: the headroom has `n` bytes, so the fields stay within the buffer (and `n` fits 16 bits); nobody shares it.
+        unsafe {
+            let mbuf = self.as_ptr();
+            (*mbuf).data_off -= n as u16;
+            (*mbuf).data_len += n as u16;
+            (*mbuf).pkt_len += n as u32;
+            Some(&mut segments::data_mut(mbuf)[..n])
+        }
+    }
+
+    /// Takes `n` bytes off the front. False, and nothing changed, if the first segment has fewer.
+    #[inline]
+    #[must_use]
+    pub fn adj(&mut self, n: usize) -> bool {
+        if n > self.data_len() {
+            return false;
+        }
+        // SAFETY: the segment has `n` bytes, so the fields stay within the buffer and do not underflow.
+        unsafe {
+            let mbuf = self.as_ptr();
+            (*mbuf).data_off += n as u16;
+            (*mbuf).data_len -= n as u16;
+            (*mbuf).pkt_len -= n as u32;
+        }
+        true
+    }
+
+    /// Takes `n` bytes off the end, over as many segments as it takes; segments left empty are freed. False, and nothing
+    /// changed, if the packet has fewer.
+    #[inline]
+    #[must_use]
+    pub fn trim(&mut self, n: usize) -> bool {
+        let len = self.pkt_len();
+        if n > len {
+            return false;
+        }
+        // SAFETY: the chain is well-formed and owned by self.
+        unsafe { segments::truncate(self.as_ptr(), len - n) };
+        true
+    }
+
+    /// Puts `n` bytes behind the packet, in its last segment, and returns them, to be filled; they hold whatever was there.
+    /// None, and nothing changed, if the tailroom is smaller or the segment's data is shared.
+    #[inline]
+    #[must_use]
+    pub fn append(&mut self, n: usize) -> Option<&mut [u8]> {
+        let first = self.as_ptr();
+        // SAFETY: the chain is well-formed; the last segment has `n` bytes of tailroom, so its length stays within the buffer
+        // (and `n` fits 16 bits); nobody shares its data.
+        unsafe {
+            let last = segments::last(first);
+            if n > segments::tailroom(last) || !segments::is_exclusive(last) {
+                return None;
+            }
+            let len = usize::from((*last).data_len);
+            (*first).pkt_len = (*first).pkt_len.checked_add(n as u32)?;
+            (*last).data_len += n as u16;
+            Some(&mut segments::data_mut(last)[len..])
+        }
+    }
+
+    /// Appends another packet's segments; gives it back if the chain would have more than 65535.
+    pub fn chain(&mut self, tail: Mbuf) -> Result<(), Mbuf> {
+        let segs = self.nb_segs() + tail.nb_segs();
+        let (Ok(segs), Some(len)) =
+            (u16::try_from(segs), (self.pkt_len() as u32).checked_add(tail.pkt_len() as u32))
+        else {
+            return Err(tail);
+        };
+        let tail = tail.into_raw();
+        // SAFETY: both chains are well-formed; the tail is now owned through this chain.
+        unsafe {
+            let first = self.as_ptr();
+            (*segments::last(first)).next = tail.as_ptr();
+            (*first).nb_segs = segs;
+            (*first).pkt_len = len;
+            (*tail.as_ptr()).nb_segs = 1;
+            (*tail.as_ptr()).pkt_len = u32::from((*tail.as_ptr()).data_len);
+        }
+        Ok(())
+    }
+
+    /// Makes the packet one segment; false if it does not fit the first one, or that is shared. The packet is then unchanged.
+    pub fn linearize(&mut self) -> bool {
+        if self.nb_segs() == 1 {
+            return true;
+        }
+        // SAFETY: the chain is well-formed and owned; DPDK checks the room, and nobody shares the buffer it writes to.
+        self.is_exclusive() && unsafe { sys::__rte_pktmbuf_linearize(self.as_ptr()) } == 0
+    }
+
+    /// Forgets what the receiving port said of the packet and what the sending one is to do with it: offload flags, packet
+    /// type, VLAN tags taken off, hash, header lengths. For a packet that goes on.
+    #[inline]
+    pub fn reset_metadata(&mut self) {
+        // SAFETY: the mbuf is alive and owned; the flags that say who owns the data stay.
+        unsafe {
+            let mbuf = self.as_ptr();
+            (*mbuf).ol_flags &= OWNERSHIP_FLAGS;
+            (*mbuf).__bindgen_anon_1.packet_type = 0;
+            (*mbuf).vlan_tci = 0;
+            (*mbuf).vlan_tci_outer = 0;
+            (*mbuf).__bindgen_anon_3.tx_offload = 0;
+        }
+    }
+
+    /// The receiving port's hash over the flow, if it gave one.
+    #[inline]
+    pub fn rss_hash(&self) -> Option<u32> {
+        // SAFETY: the mbuf is alive, and with this flag the union holds the hash.
+        unsafe {
+            let mbuf = self.as_ptr();
+            ((*mbuf).ol_flags & sys::SHIM_MBUF_F_RX_RSS_HASH != 0).then(|| (*mbuf).__bindgen_anon_2.hash.rss)
+        }
+    }
+
+    /// The port the packet came in by.
+    #[inline]
+    pub fn port(&self) -> PortId {
+        // SAFETY: the mbuf is alive.
+        PortId(unsafe { (*self.as_ptr()).port })
+    }
+
+    /// Starts loading the mbuf's own first cache line: a burst ahead of looking at the packet.
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch(self.as_ptr().cast());
+    }
+
+    /// Starts loading the packet's first cache line; touches the mbuf itself.
+    #[inline]
+    pub fn prefetch_data(&self) {
+        prefetch(self.data().as_ptr());
+    }
+
+    #[inline]
+    pub(crate) fn as_ptr(&self) -> *mut sys::rte_mbuf {
+        self.0.as_ptr()
+    }
+}
+
+#[inline]
+fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing the program can see, whatever the address.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
