@@ -22,7 +22,7 @@ pub struct Eal {
 }
 
 struct Inner {
-    /// Removed at the end: DPDK leaves its own run-time directory behind.
+    /// Still to be removed at the end.
     runtime_dirs: Vec<PathBuf>,
     /// Ports now open, by DPDK's number.
     open_ports: Mutex<Vec<u16>>,
@@ -36,12 +36,9 @@ impl Eal {
     /// Call it early, before other threads read the environment: an unprivileged process without `XDG_RUNTIME_DIR` gets one
     /// for the duration of the call.
     pub fn init(options: &EalOptions) -> Result<Self, Error> {
-        Self::init_args(&options.arguments(), options.pin_main, options.file_prefix.is_none())
-    }
-
-    fn init_args(arguments: &[String], pin_main: bool, own_prefix: bool) -> Result<Self, Error> {
+        let arguments = options.arguments();
         let mut argv = vec![c"dpdk".to_owned().into_raw()];
-        for argument in arguments {
+        for argument in &arguments {
             argv.push(c_string(argument)?.into_raw());
         }
         let argc = argv.len() as i32;
@@ -54,14 +51,20 @@ impl Eal {
             return Err(Error::AlreadyInitialized);
         }
         let private = PrivateRuntimeDir::if_needed().map_err(Error::RuntimeDir)?;
-        let affinity = (!pin_main).then(Affinity::of_this_thread);
+        let affinity = (!options.pin_main).then(Affinity::of_this_thread);
         // SAFETY: `argv` holds `argc` NUL-terminated strings and a NULL, all alive for ever; STARTED makes this the first call.
         let started = Reason::check(|| unsafe { sys::rte_eal_init(argc, argv.as_mut_ptr()) });
         if let Some(affinity) = affinity {
             affinity.restore();
         }
-        let mut runtime_dirs: Vec<PathBuf> = own_prefix.then(runtime_dir).flatten().into_iter().collect();
+        let mut runtime_dirs: Vec<PathBuf> =
+            options.file_prefix.is_none().then(runtime_dir).flatten().into_iter().collect();
         runtime_dirs.extend(private.map(PrivateRuntimeDir::keep));
+        if started.is_err() || !options.telemetry {
+            // Only telemetry uses it once the EAL is up. A process that is killed then leaves nothing behind.
+            remove_dirs(&runtime_dirs);
+            runtime_dirs.clear();
+        }
         match started {
             Ok(_) => Ok(Self {
                 inner: Arc::new(Inner {
@@ -70,10 +73,7 @@ impl Eal {
                     control: Mutex::default(),
                 }),
             }),
-            Err(reason) => {
-                remove_dirs(&runtime_dirs);
-                Err(Error::Eal { arguments: arguments.join(" "), reason })
-            }
+            Err(reason) => Err(Error::Eal { arguments: arguments.join(" "), reason }),
         }
     }
 

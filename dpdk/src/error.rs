@@ -124,6 +124,36 @@ pub enum Error {
         /// The pool's data room, bytes.
         room: usize,
     },
+    /// A frame of this MTU does not fit a frame of the device's ring, and would be cut.
+    #[error(
+        "port {device}: MTU {mtu} needs ring frames of {needed} bytes, they have {frame}: add framesz=N, and blocksz=N"
+    )]
+    FrameSize {
+        /// The device's name.
+        device: String,
+        /// The MTU asked for, bytes.
+        mtu: u16,
+        /// The frame size needed, bytes.
+        needed: usize,
+        /// The frame size, bytes.
+        frame: usize,
+    },
+    /// The pool has too few free buffers for the driver to start with.
+    #[error(
+        "port {device} ({driver}) takes {needed} buffers to start with, mempool {pool} has {available} free: make it larger"
+    )]
+    Buffers {
+        /// The device's name.
+        device: String,
+        /// Its driver.
+        driver: String,
+        /// The pool.
+        pool: String,
+        /// The buffers needed.
+        needed: u32,
+        /// The buffers free.
+        available: u32,
+    },
     /// The port is not in the right state for this.
     #[error("port {device}: {problem}")]
     State {

@@ -30,7 +30,8 @@ impl Default for PoolOptions<'_> {
 /// A pool of packet buffers. Clones are handles to the same pool; any thread may use it.
 ///
 /// It is freed when the last handle goes, ports' included, if all its buffers are back. If some are not, it is left to the
-/// end of the process, and so is DPDK.
+/// end of the process, and so is DPDK. (net_af_xdp of DPDK 22.11 keeps the buffers in its fill ring, 2048 for each queue, when
+/// it is closed.)
 #[derive(Debug, Clone)]
 pub struct Mempool {
     inner: Arc<Inner>,

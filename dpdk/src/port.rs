@@ -8,6 +8,7 @@ use dpdk_sys as sys;
 
 use crate::{Consumer, Eal, Error, Mempool, Producer, Reason, SocketId, eal::c_string};
 
+mod interface;
 mod queue;
 mod stats;
 mod setup;
@@ -77,6 +78,8 @@ pub struct Port {
 struct Inner {
     id: u16,
     device: String,
+    /// The device string's arguments: what follows its first comma.
+    arguments: String,
     eal: Eal,
     /// Close the device's bus entry too: virtual devices can then be made again under their name.
     remove: bool,
@@ -132,9 +135,15 @@ impl Port {
         if !eal.claim_port(id) {
             return Err(Error::InUse { device: device.into() });
         }
-        let name = device.split(',').next().unwrap_or(device);
-        let remove = !is_pci_address(name);
-        let inner = Inner { id, device: name.into(), eal: eal.clone(), remove, _rings: rings };
+        let (name, arguments) = device.split_once(',').unwrap_or((device, ""));
+        let inner = Inner {
+            id,
+            device: name.into(),
+            arguments: arguments.into(),
+            eal: eal.clone(),
+            remove: !is_pci_address(name),
+            _rings: rings,
+        };
         Ok(Self { inner: Arc::new(inner), setup: None })
     }
 
@@ -224,6 +233,10 @@ impl Port {
 
     /// The MTU, bytes.
     pub fn mtu(&self) -> Result<u16, Error> {
+        let info = self.inner.info()?;
+        if interface::rules(&info) {
+            return interface::mtu(&self.inner, &info);
+        }
         let mut mtu = 0;
         // SAFETY: the port is open and `mtu` writable.
         self.inner.check("MTU", || unsafe { sys::rte_eth_dev_get_mtu(self.inner.id, &mut mtu) })?;
@@ -269,6 +282,14 @@ impl Inner {
             Err(Error::Port { reason, .. }) if matches!(reason.errno, libc::ENOTSUP | libc::ENOSYS) => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    /// The value of one of the device string's arguments.
+    fn argument(&self, key: &str) -> Option<&str> {
+        self.arguments
+            .split(',')
+            .find_map(|argument| argument.split_once('=').filter(|(k, _)| *k == key))
+            .map(|(_, v)| v)
     }
 
     fn state(&self, problem: &'static str) -> Error {

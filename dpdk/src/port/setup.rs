@@ -2,7 +2,7 @@ use std::{mem, ptr};
 
 use dpdk_sys as sys;
 
-use super::{Inner, driver_name};
+use super::{Inner, driver_name, interface};
 use crate::{Error, Mempool};
 
 /// Ethernet header and checksum, and two VLAN tags.
@@ -10,6 +10,10 @@ const FRAME_OVERHEAD: usize = 14 + 4 + 8;
 
 /// Drivers that chain buffers, or pass them on as they are, without saying so in their capabilities.
 const CHAINING_DRIVERS: [&str; 4] = ["net_memif", "net_pcap", "net_ring", "net_null"];
+
+/// What net_af_xdp takes for the fill ring of each receive queue (ETH_AF_XDP_DFLT_NUM_DESCS); it fails without a word if it
+/// cannot.
+const AF_XDP_FILL: u32 = 2048;
 
 /// How a port is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +62,11 @@ pub(super) fn configure(port: &Inner, options: &PortOptions, pool: &Mempool) -> 
     if let Some(mtu) = options.mtu {
         check_mtu(port, &info, mtu, pool)?;
     }
+    let interface_mtu = options.mtu.filter(|_| interface::rules(&info));
+    let options = &PortOptions { mtu: options.mtu.filter(|_| interface_mtu.is_none()), ..options.clone() };
+    if let Some(mtu) = interface_mtu {
+        interface::set_mtu(port, &info, mtu)?;
+    }
     let config = device_config(&info, options, usize::from(pool.data_room()));
     // SAFETY: the port is open and stopped or new; the configuration is read during the call.
     port.check("configure", || unsafe {
@@ -67,6 +76,7 @@ pub(super) fn configure(port: &Inner, options: &PortOptions, pool: &Mempool) -> 
         // SAFETY: the port is configured. Drivers without a real device behind them have no such operation.
         port.check_supported("setting the MTU", || unsafe { sys::rte_eth_dev_set_mtu(port.id, mtu) })?;
     }
+    check_buffers(port, &info, options, pool)?;
     set_up_queues(port, options, pool)?;
     Ok(Configured {
         rx_queues: options.rx_queues,
@@ -114,6 +124,21 @@ fn check_mtu(port: &Inner, info: &sys::rte_eth_dev_info, mtu: u16, pool: &Mempoo
         return Err(Error::DataRoom { device: device(), driver, mtu, needed, room });
     }
     Ok(())
+}
+
+fn check_buffers(
+    port: &Inner,
+    info: &sys::rte_eth_dev_info,
+    options: &PortOptions,
+    pool: &Mempool,
+) -> Result<(), Error> {
+    let driver = driver_name(info);
+    let needed = if driver == "net_af_xdp" { AF_XDP_FILL * u32::from(options.rx_queues) } else { 0 };
+    let available = pool.available();
+    if needed <= available {
+        return Ok(());
+    }
+    Err(Error::Buffers { device: port.device.clone(), driver, pool: pool.name().into(), needed, available })
 }
 
 fn device_config(info: &sys::rte_eth_dev_info, options: &PortOptions, room: usize) -> sys::rte_eth_conf {

@@ -1,0 +1,36 @@
+//! The EAL and a jumbo port on hugepages. Skipped where none are free.
+
+mod common;
+
+use std::fs;
+
+use arrayvec::ArrayVec;
+use dpdk::{Eal, EalOptions, Mbuf, Port, PortOptions, Region, SocketId};
+
+#[test]
+fn hugepages() {
+    let free = free_hugepages_mib();
+    if free < 64 {
+        eprintln!("SKIPPED: {free} MiB of hugepages are free, 64 are needed (sysctl vm.nr_hugepages=64)");
+        return;
+    }
+    let eal = Eal::init(&EalOptions { hugepages: true, ..common::options() }).unwrap();
+    assert!(eal.has_hugepages());
+    let pool = common::pool(&eal, "huge");
+    let mut port = Port::open(&eal, "net_null0,size=9000").unwrap();
+    port.configure(&PortOptions::default(), &pool).unwrap();
+    let (mut rx, mut tx) = port.start().unwrap();
+    let mut burst = ArrayVec::<Mbuf, 32>::new();
+    assert_eq!(rx[0].rx_burst(&mut burst), 32);
+    assert_eq!(tx[0].tx_burst(&mut burst), 32);
+    let region = Region::zeroed(&eal, 8 << 20, 0, SocketId::ANY).unwrap();
+    assert!(free_hugepages_mib() <= free - 16, "the memory is on hugepages");
+    drop((rx, tx, port, pool, region, eal, burst));
+    assert!(free_hugepages_mib() >= free, "all of them are given back");
+}
+
+fn free_hugepages_mib() -> u64 {
+    let pages =
+        fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").unwrap_or_default();
+    pages.trim().parse::<u64>().unwrap_or(0) * 2
+}
