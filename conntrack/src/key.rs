@@ -6,9 +6,10 @@
 
 use crate::LifIndex;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// One direction of an IPv4 session on the LIF it arrives on, packed into 16 bytes: compared as one 128-bit number.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C, align(16))]
 pub struct FlowKeyV4 {
     source: [u8; 4],
@@ -21,7 +22,7 @@ pub struct FlowKeyV4 {
 }
 
 /// One direction of an IPv6 session on the LIF it arrives on.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, FromBytes, IntoBytes, Immutable)]
 #[repr(C, align(8))]
 pub struct FlowKeyV6 {
     source: [u8; 16],
@@ -78,3 +79,53 @@ impl FlowKeyV6 {
         }
     }
 }
+
+/// What both families' keys can be asked.
+macro_rules! accessors {
+    ($key:ty, $address:ty, $words:literal) => {
+        impl $key {
+            /// The LIF that packets arrive on.
+            pub const fn lif(&self) -> LifIndex {
+                LifIndex(u16::from_ne_bytes(self.lif))
+            }
+
+            /// IP protocol number.
+            pub const fn protocol(&self) -> u8 {
+                self.protocol
+            }
+
+            /// Source address.
+            pub fn source(&self) -> $address {
+                self.source.into()
+            }
+
+            /// Destination address.
+            pub fn destination(&self) -> $address {
+                self.destination.into()
+            }
+
+            /// Source port in host order, or the identifier of an ICMP request.
+            pub const fn source_port(&self) -> u16 {
+                u16::from_be_bytes(self.source_port)
+            }
+
+            /// Destination port in host order, or the identifier of an ICMP reply.
+            pub const fn destination_port(&self) -> u16 {
+                u16::from_be_bytes(self.destination_port)
+            }
+
+            /// The key as machine words, as the table stores and compares it.
+            #[inline]
+            pub(crate) fn words(&self) -> [u64; $words] {
+                zerocopy::transmute!(*self)
+            }
+
+            pub(crate) fn from_words(words: [u64; $words]) -> Self {
+                zerocopy::transmute!(words)
+            }
+        }
+    };
+}
+
+accessors!(FlowKeyV4, Ipv4Addr, 2);
+accessors!(FlowKeyV6, Ipv6Addr, 5);

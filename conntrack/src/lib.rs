@@ -4,15 +4,18 @@
 //! [`session::Closed`] records and [`rewrite`]s. Writers are any threads; readers ([`table::Reader`], one per worker)
 //! never take a lock, never allocate and never wait.
 
+mod sync;
 pub mod time;
 pub mod lif;
 pub mod key;
 pub mod checksum;
 pub mod rewrite;
 pub mod tcp;
+mod plan;
 pub mod session;
 pub mod table;
 
+pub use checksum::ChecksumDelta;
 pub use key::{FlowKeyV4, FlowKeyV6};
 pub use lif::LifIndex;
 pub use rewrite::{Rewrite, RewriteFlags, RewriteV4, RewriteV6};

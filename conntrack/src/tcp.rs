@@ -40,3 +40,108 @@ impl TcpFlags {
             || f & (Self::FIN | Self::RST) == Self::FIN | Self::RST
     }
 }
+
+/// What was seen of a connection's end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TcpState {
+    /// Nothing.
+    #[default]
+    Open = 0,
+    /// A FIN in the request's own direction.
+    FinForward = 1,
+    /// A FIN in the reverse direction.
+    FinReverse = 2,
+    /// FINs both ways: over.
+    Finished = 3,
+    /// A RST: over.
+    Reset = 4,
+}
+
+/// What a packet's flags mean for the end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Reset = 0,
+    Fin = 1,
+    Other = 2,
+}
+
+/// The whole of TCP observation: `NEXT[state][reverse][class]`. RFC 9293 section 3.5 for RST, 3.6 for FIN. What is over
+/// stays over, as it ended first.
+const NEXT: [[[TcpState; 3]; 2]; 5] = {
+    use TcpState::*;
+    [
+        [[Reset, FinForward, Open], [Reset, FinReverse, Open]],
+        [[Reset, FinForward, FinForward], [Reset, Finished, FinForward]],
+        [[Reset, Finished, FinReverse], [Reset, FinReverse, FinReverse]],
+        [[Finished, Finished, Finished], [Finished, Finished, Finished]],
+        [[Reset, Reset, Reset], [Reset, Reset, Reset]],
+    ]
+};
+
+impl TcpState {
+    /// The state after a packet with `flags`; `reverse` = against the request's own direction.
+    pub fn next(self, reverse: bool, flags: TcpFlags) -> Self {
+        let class = if flags.any(TcpFlags::RST) {
+            Class::Reset
+        } else if flags.any(TcpFlags::FIN) {
+            Class::Fin
+        } else {
+            Class::Other
+        };
+        NEXT[self as usize][usize::from(reverse)][class as usize]
+    }
+
+    /// Whether the session has ended.
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Finished | Self::Reset)
+    }
+
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        match bits {
+            1 => Self::FinForward,
+            2 => Self::FinReverse,
+            3 => Self::Finished,
+            4 => Self::Reset,
+            _ => Self::Open,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_as_a_whole() {
+        let mut table = String::new();
+        for state in (0..5).map(TcpState::from_bits) {
+            for (direction, reverse) in [("forward", false), ("reverse", true)] {
+                for (class, flags) in [
+                    ("rst", TcpFlags::RST),
+                    ("rst+fin", TcpFlags::RST | TcpFlags::FIN),
+                    ("fin", TcpFlags::FIN | TcpFlags::ACK),
+                    ("syn", TcpFlags::SYN),
+                    ("ack", TcpFlags::ACK),
+                ] {
+                    let next = state.next(reverse, TcpFlags(flags));
+                    table += &format!("{state:?} {direction} {class} -> {next:?}\n");
+                }
+            }
+        }
+        assert_eq!(table, include_str!("../tests/snapshots/tcp.txt"));
+    }
+
+    #[test]
+    fn invalid_combinations() {
+        use TcpFlags as F;
+        for valid in
+            [F::SYN, F::SYN | F::ACK, F::ACK, F::ACK | F::FIN, F::RST, F::RST | F::ACK, F::ACK | F::PSH]
+        {
+            assert!(!TcpFlags(valid).is_invalid(), "{valid:#x}");
+        }
+        for invalid in [0, F::FIN, F::PSH, F::URG, F::SYN | F::FIN, F::SYN | F::RST, F::FIN | F::RST, 0x3f] {
+            assert!(TcpFlags(invalid).is_invalid(), "{invalid:#x}");
+        }
+    }
+}

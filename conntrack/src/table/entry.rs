@@ -1,0 +1,256 @@
+//! Flow entries: one direction of a session each, all that a packet of it needs. IPv4 in one cache line, IPv6 in two, of
+//! which a lookup and the counters use the first.
+//!
+//! All words are atomics, read and written with plain loads and stores: the key and the rewrite are written before the
+//! entry is published in the index and stay until no reader can hold it; counters and stamp are written only by the
+//! worker that the direction arrives on.
+
+use crate::key::{FlowKeyV4, FlowKeyV6};
+use crate::plan::Half;
+use crate::rewrite::{Rewrite, RewriteFlags};
+use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::{ChecksumDelta, LifIndex};
+
+/// What changes, and what decides: in an entry's first line.
+#[derive(Default)]
+#[repr(C)]
+pub(super) struct Hot {
+    pub bytes: AtomicU64,
+    /// When the last packet was seen: milliseconds, the low 32 bits.
+    pub stamp: AtomicU32,
+    /// The low 32 bits; see [`super::record::Carry`].
+    pub packets: AtomicU32,
+    /// Out LIF (16 bits), patience (8), flags (8).
+    control: AtomicU32,
+    /// New ports, source first, as in the packet.
+    ports: AtomicU32,
+}
+
+const FLAGS: u32 = 0xff;
+
+/// A timeout's floor in eight bits, so that a lookup sees from the entry alone that a flow has not expired: the mantissa's
+/// low three bits and the exponent of a number of 64 ms units, rounded down.
+fn patience(timeout_ms: u64) -> u8 {
+    let units = (timeout_ms >> 6).max(8);
+    let exponent = units.ilog2() - 3;
+    ((units >> exponent) as u8 & 7) | (exponent as u8) << 3
+}
+
+/// The floor in milliseconds.
+fn patience_ms(patience: u32) -> u32 {
+    (8 + (patience & 7)) << ((patience >> 3 & 31) + 6).min(28)
+}
+
+impl Hot {
+    #[inline]
+    pub fn flags(&self) -> RewriteFlags {
+        RewriteFlags((self.control.load(Relaxed) & FLAGS) as u16)
+    }
+
+    /// Adds to the flags. The one read-modify-write on an entry: when a session begins or ends.
+    pub fn set_flags(&self, flags: u16) {
+        self.control.fetch_or(u32::from(flags), Relaxed);
+    }
+
+    pub fn clear_flags(&self, flags: u16) {
+        self.control.fetch_and(!u32::from(flags), Relaxed);
+    }
+
+    /// Whether the flow was used so lately that its session cannot have timed out. A stamp of the future is one of a
+    /// worker a little ahead.
+    #[inline]
+    pub fn is_fresh(&self, now: u32) -> bool {
+        let idle = now.wrapping_sub(self.stamp.load(Relaxed));
+        idle < patience_ms(self.control.load(Relaxed) >> 8 & 0xff) || idle > i32::MAX as u32
+    }
+
+    fn rewrite<A>(&self, [source, destination]: [A; 2], deltas: u32, macs: [u32; 3]) -> Rewrite<A> {
+        let control = self.control.load(Relaxed);
+        let [p0, p1, p2, p3] = self.ports.load(Relaxed).to_ne_bytes();
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5]: [u8; 12] = zerocopy::transmute!(macs);
+        Rewrite {
+            source,
+            destination,
+            source_port: [p0, p1],
+            destination_port: [p2, p3],
+            l3_delta: ChecksumDelta(deltas as u16),
+            l4_delta: ChecksumDelta((deltas >> 16) as u16),
+            destination_mac: [d0, d1, d2, d3, d4, d5],
+            source_mac: [s0, s1, s2, s3, s4, s5],
+            out_lif: LifIndex((control >> 16) as u16),
+            flags: RewriteFlags((control & FLAGS) as u16),
+        }
+    }
+
+    fn write<A>(&self, rewrite: &Rewrite<A>, timeout_ms: u64, now: u32) {
+        let [p0, p1] = rewrite.source_port;
+        let [p2, p3] = rewrite.destination_port;
+        self.ports.store(u32::from_ne_bytes([p0, p1, p2, p3]), Relaxed);
+        self.bytes.store(0, Relaxed);
+        self.packets.store(0, Relaxed);
+        self.stamp.store(now, Relaxed);
+        let control = u32::from(rewrite.out_lif.0) << 16
+            | u32::from(patience(timeout_ms)) << 8
+            | u32::from(rewrite.flags.0) & FLAGS;
+        self.control.store(control, Relaxed);
+    }
+}
+
+fn deltas<A>(rewrite: &Rewrite<A>) -> u32 {
+    u32::from(rewrite.l4_delta.0) << 16 | u32::from(rewrite.l3_delta.0)
+}
+
+fn macs<A>(rewrite: &Rewrite<A>) -> [u32; 3] {
+    zerocopy::transmute!([rewrite.destination_mac, rewrite.source_mac])
+}
+
+fn load<const N: usize>(words: &[AtomicU32; N]) -> [u32; N] {
+    std::array::from_fn(|i| words.get(i).map_or(0, |word| word.load(Relaxed)))
+}
+
+fn load_u64<const N: usize>(words: &[AtomicU64; N]) -> [u64; N] {
+    std::array::from_fn(|i| words.get(i).map_or(0, |word| word.load(Relaxed)))
+}
+
+/// An entry of either family.
+pub(super) trait Entry: super::memory::Zeroable {
+    type Key: Copy;
+    type Address: Copy;
+
+    fn hot(&self) -> &Hot;
+    fn matches(&self, key: &Self::Key) -> bool;
+    fn key(&self) -> Self::Key;
+    fn rewrite(&self) -> Rewrite<Self::Address>;
+    fn write(&self, half: &Half<Self::Key, Self::Address>, timeout_ms: u64, now: u32);
+    fn hash(hasher: &super::hash::Hasher, key: &Self::Key) -> u64;
+    fn protocol(key: &Self::Key) -> u8;
+}
+
+/// One direction of an IPv4 session.
+#[derive(Default)]
+#[repr(C, align(64))]
+pub(super) struct EntryV4 {
+    key: [AtomicU64; 2],
+    hot: Hot,
+    addresses: AtomicU64,
+    macs: [AtomicU32; 3],
+    deltas: AtomicU32,
+}
+
+/// One direction of an IPv6 session.
+#[derive(Default)]
+#[repr(C, align(64))]
+pub(super) struct EntryV6 {
+    key: [AtomicU64; 5],
+    hot: Hot,
+    addresses: [AtomicU64; 4],
+    macs: [AtomicU32; 3],
+    deltas: AtomicU32,
+    reserved: [AtomicU64; 2],
+}
+
+#[cfg(not(feature = "shuttle"))]
+const _: () = assert!(size_of::<EntryV4>() == 64 && size_of::<EntryV6>() == 128);
+
+impl Entry for EntryV4 {
+    type Key = FlowKeyV4;
+    type Address = [u8; 4];
+
+    #[inline]
+    fn hot(&self) -> &Hot {
+        &self.hot
+    }
+
+    #[inline]
+    fn matches(&self, key: &FlowKeyV4) -> bool {
+        let ([a, b], [x, y]) = (load_u64(&self.key), key.words());
+        (a ^ x) | (b ^ y) == 0
+    }
+
+    fn key(&self) -> FlowKeyV4 {
+        FlowKeyV4::from_words(load_u64(&self.key))
+    }
+
+    #[inline]
+    fn rewrite(&self) -> Rewrite<[u8; 4]> {
+        let addresses = zerocopy::transmute!(self.addresses.load(Relaxed));
+        self.hot.rewrite(addresses, self.deltas.load(Relaxed), load(&self.macs))
+    }
+
+    fn write(&self, half: &Half<FlowKeyV4, [u8; 4]>, timeout_ms: u64, now: u32) {
+        let Half { key, rewrite } = half;
+        self.key.iter().zip(key.words()).for_each(|(word, value)| word.store(value, Relaxed));
+        self.addresses.store(zerocopy::transmute!([rewrite.source, rewrite.destination]), Relaxed);
+        self.macs.iter().zip(macs(rewrite)).for_each(|(word, value)| word.store(value, Relaxed));
+        self.deltas.store(deltas(rewrite), Relaxed);
+        self.hot.write(rewrite, timeout_ms, now);
+    }
+
+    #[inline]
+    fn hash(hasher: &super::hash::Hasher, key: &FlowKeyV4) -> u64 {
+        hasher.hash_2(key.words())
+    }
+
+    fn protocol(key: &FlowKeyV4) -> u8 {
+        key.protocol()
+    }
+}
+
+impl Entry for EntryV6 {
+    type Key = FlowKeyV6;
+    type Address = [u8; 16];
+
+    #[inline]
+    fn hot(&self) -> &Hot {
+        &self.hot
+    }
+
+    #[inline]
+    fn matches(&self, key: &FlowKeyV6) -> bool {
+        let ([a, b, c, d, e], [u, v, w, x, y]) = (load_u64(&self.key), key.words());
+        (a ^ u) | (b ^ v) | (c ^ w) | (d ^ x) | (e ^ y) == 0
+    }
+
+    fn key(&self) -> FlowKeyV6 {
+        FlowKeyV6::from_words(load_u64(&self.key))
+    }
+
+    #[inline]
+    fn rewrite(&self) -> Rewrite<[u8; 16]> {
+        let addresses = zerocopy::transmute!(load_u64(&self.addresses));
+        self.hot.rewrite(addresses, self.deltas.load(Relaxed), load(&self.macs))
+    }
+
+    fn write(&self, half: &Half<FlowKeyV6, [u8; 16]>, timeout_ms: u64, now: u32) {
+        let Half { key, rewrite } = half;
+        let addresses: [u64; 4] = zerocopy::transmute!([rewrite.source, rewrite.destination]);
+        self.key.iter().zip(key.words()).for_each(|(word, value)| word.store(value, Relaxed));
+        self.addresses.iter().zip(addresses).for_each(|(word, value)| word.store(value, Relaxed));
+        self.macs.iter().zip(macs(rewrite)).for_each(|(word, value)| word.store(value, Relaxed));
+        self.deltas.store(deltas(rewrite), Relaxed);
+        self.hot.write(rewrite, timeout_ms, now);
+    }
+
+    #[inline]
+    fn hash(hasher: &super::hash::Hasher, key: &FlowKeyV6) -> u64 {
+        hasher.hash_5(key.words())
+    }
+
+    fn protocol(key: &FlowKeyV6) -> u8 {
+        key.protocol()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_a_tight_floor() {
+        for seconds in (1..5000u32).chain([7440, 86400, 1 << 20, (1 << 21) - 1, 1 << 21]) {
+            let timeout = u64::from(seconds) * 1000;
+            let floor = u64::from(patience_ms(u32::from(patience(timeout))));
+            assert!(floor <= timeout && floor * 10 >= timeout * 8, "{timeout} {floor}");
+        }
+    }
+}

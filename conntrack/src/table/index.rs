@@ -1,0 +1,301 @@
+//! The index: from a hash to the few places where an item may be.
+//!
+//! A bucketised cuckoo table of 64-byte buckets, each one cache line: twelve one-byte tags, twelve 32-bit values, and a
+//! version. An item is in its first bucket, or, when that is full, in its second, which follows from the first and the
+//! tag alone (partial-key cuckoo hashing), so that items move without a look at what they stand for. A full pair of
+//! buckets is made room in by the shortest chain of moves, found breadth first. With twelve ways nearly all places can
+//! be filled; as sized by [`Index::new`], over 80 % of the items are in their first bucket.
+//!
+//! Readers take no lock. A move writes the copy before it clears the original, and counts the original's bucket's version
+//! up in between: a reader that finds nothing, and the versions as before, has truly seen that nothing is there.
+//! Writers hold the table's lock, and prove it with `&mut Search`.
+
+use super::memory::{Pages, Region, match_bytes, prefetch};
+use crate::sync::{AtomicU32, AtomicU64, Ordering::*, fence};
+use std::io;
+
+/// Items per bucket.
+pub(super) const WAYS: usize = 12;
+const EMPTY: u8 = 0;
+/// How often a reader looks again because items moved meanwhile, before it takes the item for absent. A miss costs a trip
+/// through the VNF, nothing worse.
+const RETRIES: usize = 64;
+/// Buckets that a search for room may visit: two roots, 24 after one move, 288 after two, and some of 3456.
+const SEARCH: usize = 2048;
+
+/// One cache line. Tags are in two words, so that they are read whole.
+#[derive(Default)]
+#[repr(C, align(64))]
+pub(super) struct Bucket {
+    tags_low: AtomicU64,
+    tags_high: AtomicU32,
+    version: AtomicU32,
+    values: [AtomicU32; WAYS],
+}
+
+#[cfg(not(feature = "shuttle"))]
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+impl Bucket {
+    /// The ways whose tag is `tag`, as bits.
+    #[inline]
+    fn matching(&self, tag: u8) -> u32 {
+        match_bytes(self.tags_low.load(Acquire), self.tags_high.load(Acquire), tag)
+    }
+
+    #[inline]
+    fn scan(&self, tag: u8, mut wanted: impl FnMut(u32) -> bool) -> Option<(usize, u32)> {
+        let mut ways = self.matching(tag);
+        while ways != 0 {
+            let way = ways.trailing_zeros() as usize;
+            ways &= ways - 1;
+            if let Some(value) = self.values.get(way).map(|value| value.load(Acquire))
+                && wanted(value)
+            {
+                return Some((way, value));
+            }
+        }
+        None
+    }
+
+    fn vacancy(&self) -> Option<usize> {
+        let ways = self.matching(EMPTY);
+        (ways != 0).then(|| ways.trailing_zeros() as usize)
+    }
+
+    fn tag(&self, way: usize) -> u8 {
+        if way < 8 {
+            (self.tags_low.load(Relaxed) >> (8 * way)) as u8
+        } else {
+            (self.tags_high.load(Relaxed) >> (8 * (way - 8))) as u8
+        }
+    }
+
+    fn set_tag(&self, way: usize, tag: u8) {
+        if way < 8 {
+            let others = self.tags_low.load(Relaxed) & !(0xff << (8 * way));
+            self.tags_low.store(others | u64::from(tag) << (8 * way), Release);
+        } else {
+            let shift = 8 * (way - 8);
+            let others = self.tags_high.load(Relaxed) & !(0xff << shift);
+            self.tags_high.store(others | u32::from(tag) << shift, Release);
+        }
+    }
+
+    fn put(&self, way: usize, tag: u8, value: u32) {
+        if let Some(place) = self.values.get(way) {
+            place.store(value, Release);
+            self.set_tag(way, tag);
+        }
+    }
+}
+
+/// Where an item may be.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub bucket: u32,
+    pub tag: u8,
+}
+
+/// See the module.
+pub(super) struct Index {
+    buckets: Region<Bucket>,
+    count: u64,
+    /// Spreads the distance between an item's two buckets over its tag; odd and secret.
+    stride: u32,
+}
+
+impl Index {
+    /// For `items` items, which fill it to at most 85 %.
+    pub fn new(items: usize, pages: Pages, secret: u64) -> io::Result<Self> {
+        let count = (items * 100).div_ceil(WAYS * 85) + 16;
+        Self::with_buckets(count, pages, secret)
+    }
+
+    fn with_buckets(count: usize, pages: Pages, secret: u64) -> io::Result<Self> {
+        Ok(Self { buckets: Region::new(count, pages)?, count: count as u64, stride: secret as u32 | 1 })
+    }
+
+    /// Bytes taken when full.
+    pub fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.buckets)
+    }
+
+    /// The first place of an item.
+    #[inline]
+    pub fn first(&self, hash: u64) -> Place {
+        let bucket = ((hash & 0xffff_ffff) * self.count) >> 32;
+        Place { bucket: bucket as u32, tag: ((hash >> 56) as u8).max(1) }
+    }
+
+    /// An item's other place: its own inverse.
+    #[inline]
+    pub fn other(&self, Place { bucket, tag }: Place) -> Place {
+        let spread = u64::from(u32::from(tag).wrapping_mul(self.stride));
+        let sum = ((spread * self.count) >> 32) as u32;
+        let other = if sum >= bucket { sum - bucket } else { (sum + self.count as u32) - bucket };
+        Place { bucket: other, tag }
+    }
+
+    /// Asks for the place's cache line.
+    #[inline]
+    pub fn prefetch(&self, place: Place) {
+        if let Some(bucket) = self.buckets.get(place.bucket as usize) {
+            prefetch(bucket);
+        }
+    }
+
+    /// The first value at `place` under its tag: a guess, wrong in one of twenty cases, to be verified.
+    #[inline]
+    pub fn guess(&self, place: Place) -> Option<u32> {
+        let bucket = self.buckets.get(place.bucket as usize)?;
+        let ways = bucket.matching(place.tag);
+        bucket.values.get(ways.trailing_zeros() as usize).map(|value| value.load(Acquire))
+    }
+
+    /// The value that is under `hash` and `wanted`.
+    pub fn find(&self, hash: u64, mut wanted: impl FnMut(u32) -> bool) -> Option<u32> {
+        let place = self.first(hash);
+        let first = self.buckets.get(place.bucket as usize)?;
+        let other = self.buckets.get(self.other(place).bucket as usize)?;
+        for _ in 0..RETRIES {
+            let versions = (first.version.load(Acquire), other.version.load(Acquire));
+            for bucket in [first, other] {
+                if let Some((_, value)) = bucket.scan(place.tag, &mut wanted) {
+                    return Some(value);
+                }
+            }
+            fence(Acquire);
+            if versions == (first.version.load(Relaxed), other.version.load(Relaxed)) {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Adds `value` under `hash`. False if there is no room for it, which takes a table much fuller than made for.
+    pub fn insert(&self, search: &mut Search, hash: u64, value: u32) -> bool {
+        let place = self.first(hash);
+        for place in [place, self.other(place)] {
+            if let Some(bucket) = self.buckets.get(place.bucket as usize)
+                && let Some(way) = bucket.vacancy()
+            {
+                bucket.put(way, place.tag, value);
+                return true;
+            }
+        }
+        // A chain that crosses itself comes apart halfway: harmless, and the next search sees what has moved.
+        for _ in 0..3 {
+            match search.make_room(self, place) {
+                Outcome::Room(bucket, way) => {
+                    if let Some(bucket) = self.buckets.get(bucket as usize) {
+                        bucket.put(way, place.tag, value);
+                        return true;
+                    }
+                }
+                Outcome::Crossed => {}
+                Outcome::None => break,
+            }
+        }
+        false
+    }
+
+    /// Takes `value` under `hash` out.
+    pub fn remove(&self, _lock: &mut Search, hash: u64, value: u32) -> bool {
+        let place = self.first(hash);
+        for place in [place, self.other(place)] {
+            if let Some(bucket) = self.buckets.get(place.bucket as usize)
+                && let Some((way, _)) = bucket.scan(place.tag, |other| other == value)
+            {
+                bucket.set_tag(way, EMPTY);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Moves the item at `from`'s `way` to the vacant `to`. False if its other bucket is not that one (any more).
+    fn relocate(&self, from: (u32, usize), to: (u32, usize)) -> bool {
+        let (Some(source), Some(target)) =
+            (self.buckets.get(from.0 as usize), self.buckets.get(to.0 as usize))
+        else {
+            return false;
+        };
+        let tag = source.tag(from.1);
+        if tag == EMPTY || self.other(Place { bucket: from.0, tag }).bucket != to.0 {
+            return false;
+        }
+        let Some(value) = source.values.get(from.1).map(|value| value.load(Relaxed)) else { return false };
+        target.put(to.1, tag, value);
+        source.version.store(source.version.load(Relaxed).wrapping_add(1), Release);
+        source.set_tag(from.1, EMPTY);
+        true
+    }
+}
+
+/// The breadth-first search for room; owned by whoever may write.
+pub(super) struct Search {
+    visited: Vec<Step>,
+}
+
+/// A bucket that the item in `way` of the bucket of step `parent` could move to.
+#[derive(Clone, Copy)]
+struct Step {
+    bucket: u32,
+    parent: Option<u16>,
+    way: u8,
+}
+
+enum Outcome {
+    Room(u32, usize),
+    Crossed,
+    None,
+}
+
+impl Search {
+    pub fn new() -> Self {
+        Self { visited: Vec::with_capacity(SEARCH) }
+    }
+
+    fn make_room(&mut self, index: &Index, place: Place) -> Outcome {
+        self.visited.clear();
+        for root in [place, index.other(place)] {
+            self.visited.push(Step { bucket: root.bucket, parent: None, way: 0 });
+        }
+        let mut next = 0;
+        while let Some(step) = self.visited.get(next).copied() {
+            let Some(bucket) = index.buckets.get(step.bucket as usize) else { break };
+            for way in 0..WAYS {
+                let other = index.other(Place { bucket: step.bucket, tag: bucket.tag(way) }).bucket;
+                let Some(target) = index.buckets.get(other as usize) else { continue };
+                if other == step.bucket {
+                    continue;
+                }
+                if let Some(vacancy) = target.vacancy() {
+                    return self.shift(index, next, way, (other, vacancy));
+                }
+                if self.visited.len() < SEARCH {
+                    self.visited.push(Step { bucket: other, parent: Some(next as u16), way: way as u8 });
+                }
+            }
+            next += 1;
+        }
+        Outcome::None
+    }
+
+    /// Moves along the chain that ends at step `last`, its far end first; the place that becomes vacant in a root.
+    fn shift(&self, index: &Index, last: usize, way: usize, mut vacancy: (u32, usize)) -> Outcome {
+        let (mut at, mut way) = (last, way);
+        while let Some(step) = self.visited.get(at) {
+            if !index.relocate((step.bucket, way), vacancy) {
+                return Outcome::Crossed;
+            }
+            vacancy = (step.bucket, way);
+            match step.parent {
+                Some(parent) => (at, way) = (usize::from(parent), usize::from(step.way)),
+                None => return Outcome::Room(vacancy.0, vacancy.1),
+            }
+        }
+        Outcome::None
+    }
+}

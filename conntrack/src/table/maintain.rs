@@ -1,0 +1,153 @@
+//! What happens by itself: sessions end, time out, are reported, and their slots become free.
+
+use super::entry::{Entry, Hot};
+use super::record::{Phase, QUEUED, Record, V6};
+use super::writer::Writer;
+use super::{SessionTable, Work};
+use crate::Timestamp;
+use crate::session::{CloseCode, Closed};
+use crate::sync::{Ordering::Relaxed, TryLockError};
+use crate::tcp::TcpState;
+
+/// Sessions looked at before other writers are let in.
+pub(super) const CHUNK: usize = 64;
+
+impl SessionTable {
+    pub(super) fn maintain_at(&self, now: Timestamp, budget: usize, closed: &mut dyn FnMut(&Closed)) -> Work {
+        let mut reports = match self.maintenance.try_lock() {
+            Ok(reports) => reports,
+            Err(TryLockError::Poisoned(reports)) => reports.into_inner(),
+            Err(TryLockError::WouldBlock) => return Work::default(),
+        };
+        let mut work = Work::default();
+        let mut left = budget;
+        loop {
+            reports.clear();
+            let chunk = left.min(CHUNK);
+            let used = {
+                let mut writer = self.write();
+                writer.now = writer.now.max(now);
+                let reclaimed = self.reclaim(&mut writer, chunk, &mut reports);
+                let ended = self.collect_ended(&mut writer, now, chunk - reclaimed);
+                let looked_at = self.expire(&mut writer, now, chunk - reclaimed - ended);
+                writer.closed += reports.len() as u64;
+                work.more = self.is_behind(&writer, now);
+                reclaimed + ended + looked_at
+            };
+            work.closed += reports.len();
+            reports.iter().for_each(&mut *closed);
+            left -= used;
+            if used == 0 || left == 0 {
+                return work;
+            }
+        }
+    }
+
+    /// Whether there is something to do at `now` that only lacks budget.
+    fn is_behind(&self, writer: &Writer, now: Timestamp) -> bool {
+        writer.wheel.now() < now.0
+            || writer.ended != 0
+            || !self.ended.is_empty()
+            || writer.retired.epochs.front().is_some_and(|&(epoch, _)| epoch < self.epochs.horizon())
+    }
+
+    /// Retires sessions that workers saw end. How many it looked at.
+    pub(super) fn collect_ended(&self, writer: &mut Writer, now: Timestamp, budget: usize) -> usize {
+        let mut used = 0;
+        while used < budget {
+            if writer.ended == 0 {
+                if self.ended.is_empty() {
+                    break;
+                }
+                writer.ended = self.ended.take();
+            }
+            let slot = writer.ended - 1;
+            let Some(record) = self.records.get(slot as usize) else { break };
+            writer.ended = record.ended_next.load(Relaxed);
+            record.clear_flag(QUEUED);
+            match record.state().phase() {
+                Phase::Live => self.retire(writer, slot, Phase::Ended, now),
+                Phase::Reported => writer.give_slot(slot, record),
+                _ => {}
+            }
+            used += 1;
+        }
+        used
+    }
+
+    /// Retires sessions that timed out, and puts those back that did not. How many it looked at.
+    fn expire(&self, writer: &mut Writer, now: Timestamp, budget: usize) -> usize {
+        let mut used = 0;
+        while used < budget {
+            let Some(slot) = writer.wheel.due(&self.records, now.0) else { break };
+            used += 1;
+            let Some(record) = self.records.get(slot as usize) else { continue };
+            let reached = Timestamp(writer.wheel.now());
+            let due = self.last_seen(slot, record, reached).0 + record.state().timeout_ms();
+            // In a list either way: retiring takes it out of it.
+            writer.wheel.schedule(&self.records, slot, due);
+            if due <= now.0 && !record.state().tcp().is_over() {
+                self.retire(writer, slot, Phase::TimedOut, Timestamp(due));
+            }
+        }
+        used
+    }
+
+    /// Reports retired sessions that no reader holds any more, and frees their slots. How many.
+    fn reclaim(&self, writer: &mut Writer, budget: usize, reports: &mut Vec<Closed>) -> usize {
+        match writer.retired.epochs.back() {
+            Some(&(epoch, _)) if epoch == self.epochs.current() => self.epochs.advance(),
+            Some(_) => {}
+            None => return 0,
+        }
+        let horizon = self.epochs.horizon();
+        let mut used = 0;
+        while used < budget
+            && let Some((slot, record)) = writer.take_retired(&self.records, horizon)
+        {
+            used += 1;
+            if let Some(code) = close_code(record) {
+                let end = extend(record.prev.load(Relaxed), writer.now);
+                if let Some(info) = self.info(slot, record, end) {
+                    reports.push(Closed { info, code, end });
+                }
+            }
+            self.clear_carry(slot, record);
+            if record.state().has(QUEUED) {
+                record.set_phase(Phase::Reported);
+            } else {
+                writer.give_slot(slot, record);
+            }
+        }
+        used
+    }
+
+    /// When the session in `slot` was last used, given a time less than 24 days off.
+    pub(super) fn last_seen(&self, slot: u32, record: &Record, near: Timestamp) -> Timestamp {
+        let stamps = if record.state().has(V6) {
+            self.v6.pair(slot).map(|(a, b)| [a.hot(), b.hot()])
+        } else {
+            self.v4.pair(slot).map(|(a, b)| [a.hot(), b.hot()])
+        };
+        let start = record.start();
+        let last = |hot: &Hot| extend(hot.stamp.load(Relaxed), near);
+        stamps.map_or(start, |[forward, reverse]| last(forward).max(last(reverse)).max(start))
+    }
+}
+
+/// The 64-bit time whose low 32 bits are `low`, nearest to `near`.
+pub(super) fn extend(low: u32, near: Timestamp) -> Timestamp {
+    let behind = (near.0 as u32).wrapping_sub(low) as i32;
+    Timestamp(near.0.saturating_add_signed(-i64::from(behind)))
+}
+
+/// Why a retired session closed; none if it never was complete.
+fn close_code(record: &Record) -> Option<CloseCode> {
+    match record.state().phase() {
+        Phase::Ended if record.state().tcp() == TcpState::Reset => Some(CloseCode::Rst),
+        Phase::Ended => Some(CloseCode::FinAck),
+        Phase::TimedOut => Some(CloseCode::Timeout),
+        Phase::Deleted => Some(CloseCode::Deleted),
+        _ => None,
+    }
+}

@@ -1,0 +1,290 @@
+//! The session table: one for all workers.
+//!
+//! | part | holds |
+//! |---|---|
+//! | `memory` | arrays in mapped memory; the only unsafe code |
+//! | `hash` | the keyed hash |
+//! | `index` | hash → flow, lock-free to read |
+//! | `entry` | the flows: key, rewrite, counters, stamp |
+//! | `record` | what is kept once per session |
+//! | `epoch` | when a slot may be used again |
+//! | `reader` | what workers do: look up, count, observe |
+//! | `writer` | insert, remove |
+//! | `wheel`, `maintain` | timeouts, ends, final reports |
+//! | `query` | get, list |
+//!
+//! A session has a slot `k`; its forward flow is entry `2k`, its reverse flow entry `2k + 1`, of the IPv4 or the IPv6
+//! entries. The families share slots and records, and have an index each.
+
+mod memory;
+mod hash;
+mod index;
+mod entry;
+mod record;
+mod epoch;
+mod wheel;
+mod reader;
+mod writer;
+mod maintain;
+mod query;
+
+pub use reader::{Burst, FlowV4, FlowV6, Reader};
+
+use crate::plan::MAX_TIMEOUT;
+use crate::session::{SessionId, SessionInfo, SessionSpec};
+use crate::sync::{Mutex, MutexGuard};
+use crate::{Closed, Timestamp};
+use entry::{Entry, EntryV4, EntryV6};
+use epoch::Epochs;
+use hash::Hasher;
+use index::Index;
+use memory::{Pages, Region};
+use record::{Carry, Collectors, EndedList, Record};
+use std::io;
+use std::sync::{Arc, PoisonError};
+use writer::Writer;
+
+/// Largest burst a [`Burst`] looks up at once.
+pub const BURST: usize = 32;
+
+/// Most sessions a table can be made for: 2^29.
+pub const MAX_CAPACITY: u32 = 1 << 29;
+
+/// Default idle timeouts, in seconds: 1 to 2^21.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP (RFC 5382 REQ-5: at least 7440).
+    pub tcp: u32,
+    /// UDP (RFC 4787 REQ-5: 300).
+    pub udp: u32,
+    /// ICMP and ICMPv6 queries (RFC 5508 REQ-2: at least 60).
+    pub icmp: u32,
+    /// Everything else.
+    pub other: u32,
+}
+
+/// How to size a table.
+#[derive(Clone, Copy, Debug)]
+pub struct TableConfig {
+    /// Sessions it holds, IPv4 and IPv6 together; exactly. 1 to [`MAX_CAPACITY`].
+    pub capacity: u32,
+    /// Used where a session gives none.
+    pub timeouts: Timeouts,
+    /// Most workers that may read at once.
+    pub readers: usize,
+    /// Try explicit 2 MiB pages first.
+    pub hugepages: bool,
+    /// Secret that keys the hash, so that nobody can choose colliding tuples. From a good random source.
+    pub hash_secret: [u64; 2],
+}
+
+/// Why a table could not be made, or a reader not registered.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// Every reader that the table was made for is in use.
+    #[error("too many readers: at most {0}, as the table was made; raise `readers`")]
+    TooManyReaders(usize),
+    /// The capacity is out of range.
+    #[error("session capacity {0} is not between 1 and {MAX_CAPACITY}")]
+    Capacity(u32),
+    /// A default timeout is out of range.
+    #[error("default timeout of {0} seconds is not between 1 and {MAX_TIMEOUT}")]
+    Timeout(u32),
+    /// The system has not that much memory to give.
+    #[error("no memory for {capacity} sessions: {source}; lower the session capacity")]
+    Memory {
+        /// As configured.
+        capacity: u32,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// Why a session was not installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InsertError {
+    /// `capacity` sessions are there already.
+    #[error("the session table is full")]
+    Full,
+    /// The id belongs to another session, which stays as it is.
+    #[error("session id {0} is in use")]
+    IdExists(u64),
+    /// One of the two flows belongs to the session named, which stays as it is.
+    #[error("the tuple belongs to session {0}")]
+    FlowExists(u64),
+    /// The request contradicts itself.
+    #[error("{0}")]
+    Invalid(&'static str),
+}
+
+/// Counts since the table was made, and its fill.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableStats {
+    /// Sessions it can hold.
+    pub capacity: u64,
+    /// Sessions it holds.
+    pub active: u64,
+    /// Sessions ever installed.
+    pub installed: u64,
+    /// Sessions ever refused.
+    pub rejected: u64,
+    /// Sessions ever reported closed.
+    pub closed: u64,
+}
+
+/// What [`SessionTable::maintain`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Sessions reported closed.
+    pub closed: usize,
+    /// Whether the budget ran out with work left.
+    pub more: bool,
+}
+
+/// The session table. All methods take `&self`; writers lock among themselves, readers never wait.
+pub struct SessionTable {
+    config: TableConfig,
+    hasher: Hasher,
+    v4: Family<EntryV4>,
+    v6: Family<EntryV6>,
+    ids: Index,
+    records: Region<Record>,
+    carry: Carry,
+    collectors: Collectors,
+    ended: EndedList,
+    epochs: Epochs,
+    writer: Mutex<Writer>,
+    maintenance: Mutex<Vec<Closed>>,
+}
+
+/// The flows of one address family.
+struct Family<E> {
+    entries: Region<E>,
+    index: Index,
+}
+
+impl<E: Entry> Family<E> {
+    fn new(slots: usize, pages: Pages, secret: u64) -> io::Result<Self> {
+        Ok(Self { entries: Region::new(slots * 2, pages)?, index: Index::new(slots * 2, pages, secret)? })
+    }
+
+    /// The two entries of a slot.
+    fn pair(&self, slot: u32) -> Option<(&E, &E)> {
+        let first = slot as usize * 2;
+        Some((self.entries.get(first)?, self.entries.get(first + 1)?))
+    }
+}
+
+impl SessionTable {
+    /// Takes all memory the table will ever use. (Pages that are not explicit huge pages are committed by the system when
+    /// first written.)
+    pub fn new(config: TableConfig) -> Result<Arc<Self>, TableError> {
+        let TableConfig { capacity, timeouts, .. } = config;
+        if !(1..=MAX_CAPACITY).contains(&capacity) {
+            return Err(TableError::Capacity(capacity));
+        }
+        for seconds in [timeouts.tcp, timeouts.udp, timeouts.icmp, timeouts.other] {
+            if !(1..=MAX_TIMEOUT).contains(&seconds) {
+                return Err(TableError::Timeout(seconds));
+            }
+        }
+        Self::build(config).map(Arc::new).map_err(|source| TableError::Memory { capacity, source })
+    }
+
+    fn build(config: TableConfig) -> io::Result<Self> {
+        // Removed sessions keep their slot until no reader holds it and they are reported: room for some of them, so that
+        // a full table takes a new session for each one removed.
+        let spare = if cfg!(feature = "shuttle") { 2 } else { (config.capacity / 256).max(1024) };
+        let slots = (config.capacity + spare) as usize;
+        let pages = if config.hugepages { Pages::Explicit } else { Pages::Transparent };
+        let hasher = Hasher::new(config.hash_secret);
+        let strides = [1, 2, 3].map(|n| hasher.hash_1(n));
+        Ok(Self {
+            v4: Family::new(slots, pages, strides[0])?,
+            v6: Family::new(slots, Pages::Transparent, strides[1])?,
+            ids: Index::new(slots, pages, strides[2])?,
+            records: Region::new(slots, pages)?,
+            carry: Region::new(slots, Pages::Sparse)?,
+            collectors: Region::new(slots, Pages::Sparse)?,
+            ended: EndedList::new(),
+            epochs: Epochs::new(config.readers),
+            writer: Mutex::new(Writer::new(slots as u32)),
+            maintenance: Mutex::new(Vec::with_capacity(maintain::CHUNK)),
+            hasher,
+            config,
+        })
+    }
+
+    /// Registers a worker. Its slot is free again when the reader is dropped.
+    pub fn reader(self: &Arc<Self>) -> Result<Reader, TableError> {
+        Reader::register(self).ok_or(TableError::TooManyReaders(self.config.readers))
+    }
+
+    /// Installs both flows of a session, or neither.
+    pub fn insert(&self, spec: &SessionSpec, now: Timestamp) -> Result<(), InsertError> {
+        self.insert_planned(spec, now)
+    }
+
+    /// Installs several sessions, each as [`Self::insert`] would; `results[i]` is that of `specs[i]`. Faster than one by
+    /// one: the lock is taken once, and the memory of all is fetched before the first is written.
+    pub fn insert_batch(
+        &self,
+        specs: &[SessionSpec],
+        now: Timestamp,
+        results: &mut Vec<Result<(), InsertError>>,
+    ) {
+        self.insert_all(specs, now, results);
+    }
+
+    /// Takes a session out of the workers' sight at once; [`Self::maintain`] reports it closed (`Deleted`) with its final
+    /// counters when no worker can still hold it. False if there is no such session (or it is closing already).
+    pub fn remove(&self, id: SessionId, now: Timestamp) -> bool {
+        self.remove_id(id, now)
+    }
+
+    /// Removes every session, as [`Self::remove`] does. How many.
+    pub fn flush(&self, now: Timestamp) -> u64 {
+        self.remove_all(now)
+    }
+
+    /// A live session.
+    pub fn get(&self, id: SessionId) -> Option<SessionInfo> {
+        self.query(id)
+    }
+
+    /// Up to `limit` live sessions from `cursor` on (0 = from the beginning) into `out`; the cursor to go on from, 0 at
+    /// the end. A session that lives throughout is seen exactly once. Does not block readers, and writers only briefly.
+    pub fn list(&self, cursor: u64, limit: usize, out: &mut Vec<SessionInfo>) -> u64 {
+        self.query_from(cursor, limit, out)
+    }
+
+    /// Does what is due at `now`, at most `budget` sessions' worth: ends sessions that timed out or were observed to
+    /// end, gives back memory no reader holds any more, and reports each closed session once. Called by one thread at
+    /// a time (others find it busy and return), about every millisecond. `closed` runs without the writers' lock, and
+    /// may call the table, but for this method.
+    pub fn maintain(&self, now: Timestamp, budget: usize, closed: &mut dyn FnMut(&Closed)) -> Work {
+        self.maintain_at(now, budget, closed)
+    }
+
+    /// Counts.
+    pub fn stats(&self) -> TableStats {
+        let writer = self.write();
+        TableStats {
+            capacity: self.config.capacity.into(),
+            active: writer.active.into(),
+            installed: writer.installed,
+            rejected: writer.rejected,
+            closed: writer.closed,
+        }
+    }
+
+    /// Bytes of a full table of IPv4 sessions: all that grows with their number, slots kept for removed ones included.
+    pub fn memory_bytes(&self) -> u64 {
+        let entries = size_of_val(&*self.v4.entries) + size_of_val(&*self.records);
+        (entries + self.v4.index.memory_bytes() + self.ids.memory_bytes()) as u64
+    }
+
+    fn write(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

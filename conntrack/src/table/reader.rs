@@ -1,0 +1,316 @@
+//! What workers do: look up, count, observe. No locks, no allocation, no waiting.
+
+use super::entry::{Entry, EntryV4, EntryV6};
+use super::memory::prefetch;
+use super::record::{CARRIED, COLLECTOR_V4, NIL, Record};
+use super::{BURST, Family, SessionTable};
+use crate::rewrite::RewriteFlags;
+use crate::sync::Ordering::Relaxed;
+use crate::{FlowKeyV4, FlowKeyV6, RewriteV4, RewriteV6, TcpFlags, Timestamp, plan::protocol};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+/// A worker's view of the table. `Send`, one per worker.
+pub struct Reader {
+    table: Arc<SessionTable>,
+    number: usize,
+}
+
+impl Reader {
+    pub(super) fn register(table: &Arc<SessionTable>) -> Option<Self> {
+        let number = table.epochs.register()?;
+        Some(Self { table: Arc::clone(table), number })
+    }
+
+    /// Begins a burst: what is looked up through the guard stays valid until it is dropped.
+    #[inline]
+    pub fn enter(&mut self) -> Burst<'_> {
+        self.table.epochs.pin(self.number);
+        Burst { reader: self }
+    }
+
+    /// The table this reader reads.
+    pub fn table(&self) -> &Arc<SessionTable> {
+        &self.table
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.table.epochs.unregister(self.number);
+    }
+}
+
+/// A burst in progress. Dropping it is the worker's quiescent point.
+pub struct Burst<'r> {
+    reader: &'r Reader,
+}
+
+impl Drop for Burst<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.reader.table.epochs.unpin(self.reader.number);
+    }
+}
+
+impl Burst<'_> {
+    /// Looks up all `keys` (at most [`BURST`] at once, more in turns) in passes, so that the misses of one hide behind the
+    /// others: `flows[i]` is the flow of `keys[i]`. Flows of ended or expired sessions are not found.
+    pub fn lookup_v4<'b>(&'b self, keys: &[FlowKeyV4], now: Timestamp, flows: &mut [Option<FlowV4<'b>>]) {
+        let table = &*self.reader.table;
+        lookup(table, &table.v4, keys, now, flows);
+    }
+
+    /// The same for IPv6.
+    pub fn lookup_v6<'b>(&'b self, keys: &[FlowKeyV6], now: Timestamp, flows: &mut [Option<FlowV6<'b>>]) {
+        let table = &*self.reader.table;
+        lookup(table, &table.v6, keys, now, flows);
+    }
+}
+
+/// All keys, a burst at a time.
+fn lookup<'b, E: Entry, F: From<Flow<'b, E>>>(
+    table: &'b SessionTable,
+    family: &'b Family<E>,
+    keys: &[E::Key],
+    now: Timestamp,
+    flows: &mut [Option<F>],
+) {
+    for (keys, flows) in keys.chunks(BURST).zip(flows.chunks_mut(BURST)) {
+        lookup_burst(table, family, keys, now, flows);
+    }
+    flows.iter_mut().skip(keys.len()).for_each(|flow| *flow = None);
+}
+
+/// At most [`BURST`] keys, in passes: hash all and ask for their buckets; match tags and ask for entries; the same in the
+/// second bucket for those not in their first; compare keys.
+#[inline]
+fn lookup_burst<'b, E: Entry, F: From<Flow<'b, E>>>(
+    table: &'b SessionTable,
+    family: &'b Family<E>,
+    keys: &[E::Key],
+    now: Timestamp,
+    flows: &mut [Option<F>],
+) {
+    let mut hashes = [0u64; BURST];
+    let mut guesses = [NIL; BURST];
+    let index = &family.index;
+    for (key, hash) in keys.iter().zip(&mut hashes) {
+        *hash = E::hash(&table.hasher, key);
+        index.prefetch(index.first(*hash));
+    }
+    let mut elsewhere = 0u32;
+    for (i, (hash, guess)) in hashes.iter().zip(&mut guesses).take(keys.len()).enumerate() {
+        let place = index.first(*hash);
+        if let Some(entry) = index.guess(place) {
+            *guess = entry;
+            family.prefetch(entry);
+        } else {
+            elsewhere |= 1 << i;
+            index.prefetch(index.other(place));
+        }
+    }
+    while elsewhere != 0 {
+        let i = elsewhere.trailing_zeros() as usize;
+        elsewhere &= elsewhere - 1;
+        if let (Some(hash), Some(guess)) = (hashes.get(i), guesses.get_mut(i))
+            && let Some(entry) = index.guess(index.other(index.first(*hash)))
+        {
+            *guess = entry;
+            family.prefetch(entry);
+        }
+    }
+    for (((key, hash), guess), flow) in keys.iter().zip(&hashes).zip(&guesses).zip(flows) {
+        *flow = table.resolve(family, key, *hash, *guess, now).map(F::from);
+    }
+}
+
+impl<E: Entry> Family<E> {
+    #[inline]
+    fn prefetch(&self, entry: u32) {
+        if let Some(entry) = self.entries.get(entry as usize) {
+            prefetch(entry);
+        }
+    }
+
+    /// The entry of `key`, dead or alive.
+    pub(super) fn find(&self, key: &E::Key, hash: u64) -> Option<(u32, &E)> {
+        let number = self
+            .index
+            .find(hash, |number| self.entries.get(number as usize).is_some_and(|entry| entry.matches(key)))?;
+        Some((number, self.entries.get(number as usize)?))
+    }
+}
+
+impl SessionTable {
+    #[inline]
+    fn resolve<'b, E: Entry>(
+        &'b self,
+        family: &'b Family<E>,
+        key: &E::Key,
+        hash: u64,
+        guess: u32,
+        now: Timestamp,
+    ) -> Option<Flow<'b, E>> {
+        let (number, entry) = match family.entries.get(guess as usize) {
+            Some(entry) if entry.matches(key) => (guess, entry),
+            _ => family.find(key, hash)?,
+        };
+        if entry.hot().flags().any(RewriteFlags::DEAD) {
+            return None;
+        }
+        if !entry.hot().is_fresh(now.0 as u32) && self.is_expired(family, number / 2, now.0 as u32) {
+            return None;
+        }
+        Some(Flow { table: self, family, entry })
+    }
+
+    /// Whether neither flow of `slot` saw a packet for the session's timeout.
+    #[cold]
+    pub(super) fn is_expired<E: Entry>(&self, family: &Family<E>, slot: u32, now: u32) -> bool {
+        let (Some((forward, reverse)), Some(record)) = (family.pair(slot), self.records.get(slot as usize))
+        else {
+            return false;
+        };
+        let idle = |entry: &E| match now.wrapping_sub(entry.hot().stamp.load(Relaxed)) {
+            future if future > i32::MAX as u32 => 0,
+            past => past,
+        };
+        u64::from(idle(forward).min(idle(reverse))) >= record.state().timeout_ms()
+    }
+}
+
+/// A flow found, of either family.
+struct Flow<'b, E> {
+    table: &'b SessionTable,
+    family: &'b Family<E>,
+    entry: &'b E,
+}
+
+impl<E> Clone for Flow<'_, E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Flow<'_, E> {}
+
+impl<'b, E: Entry> Flow<'b, E> {
+    /// Entry number, slot and record: only where that is rare.
+    fn locate(&self) -> Option<(usize, u32, &'b Record)> {
+        let offset = std::ptr::from_ref(self.entry) as usize - self.family.entries.as_ptr() as usize;
+        let number = offset / size_of::<E>();
+        let slot = (number / 2) as u32;
+        Some((number, slot, self.table.records.get(slot as usize)?))
+    }
+
+    #[inline]
+    fn count(&self, now: Timestamp, bytes: u32) {
+        let hot = self.entry.hot();
+        hot.bytes.store(hot.bytes.load(Relaxed).wrapping_add(bytes.into()), Relaxed);
+        hot.stamp.store(now.0 as u32, Relaxed);
+        let packets = hot.packets.load(Relaxed).wrapping_add(1);
+        hot.packets.store(packets, Relaxed);
+        if packets == 0 {
+            self.carry();
+        }
+    }
+
+    #[cold]
+    fn carry(&self) {
+        if let Some((number, slot, record)) = self.locate()
+            && let Some(high) = self.table.carry.get(slot as usize).and_then(|pair| pair.get(number % 2))
+        {
+            high.store(high.load(Relaxed) + 1, Relaxed);
+            record.set_flag(CARRIED);
+        }
+    }
+
+    fn observe(&self, is_tcp: bool, flags: TcpFlags, now: Timestamp) {
+        if !is_tcp || !flags.any(TcpFlags::RST | TcpFlags::FIN) {
+            return;
+        }
+        let Some((number, slot, record)) = self.locate() else { return };
+        if record.observe(number % 2 == 1, flags) {
+            if let Some((forward, reverse)) = self.family.pair(slot) {
+                forward.hot().set_flags(RewriteFlags::DEAD);
+                reverse.hot().set_flags(RewriteFlags::DEAD);
+            }
+            self.table.ended.push(slot, record);
+        } else if !flags.any(TcpFlags::RST) {
+            self.entry.hot().stamp.store(now.0 as u32, Relaxed);
+        }
+    }
+
+    fn collector(&self) -> Option<IpAddr> {
+        if !self.entry.hot().flags().any(RewriteFlags::MIRROR | RewriteFlags::SNOOP) {
+            return None;
+        }
+        let (_, slot, record) = self.locate()?;
+        self.table.collector(slot, record)
+    }
+}
+
+impl SessionTable {
+    /// The collector of a session that has one.
+    pub(super) fn collector(&self, slot: u32, record: &Record) -> Option<IpAddr> {
+        let [high, low] = self.collectors.get(slot as usize)?;
+        let (high, low) = (high.load(Relaxed), low.load(Relaxed));
+        Some(if record.state().has(COLLECTOR_V4) {
+            Ipv4Addr::from_bits(low as u32).into()
+        } else {
+            Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
+        })
+    }
+}
+
+macro_rules! flow {
+    ($flow:ident, $entry:ty, $rewrite:ty) => {
+        /// A flow found in a burst. Copies stand for the same flow.
+        #[derive(Clone, Copy)]
+        pub struct $flow<'b>(Flow<'b, $entry>);
+
+        impl<'b> From<Flow<'b, $entry>> for $flow<'b> {
+            #[inline]
+            fn from(flow: Flow<'b, $entry>) -> Self {
+                Self(flow)
+            }
+        }
+
+        impl $flow<'_> {
+            /// The flow's rewrite, copied.
+            #[inline]
+            pub fn rewrite(&self) -> $rewrite {
+                self.0.entry.rewrite()
+            }
+
+            /// Whether the session ended since it was looked up (e.g. by a RST earlier in the same burst).
+            #[inline]
+            pub fn is_dead(&self) -> bool {
+                self.0.entry.hot().flags().any(RewriteFlags::DEAD)
+            }
+
+            /// Counts one forwarded (or dropped by action) packet and stamps the flow. Only by the worker that the
+            /// flow's direction arrives on.
+            #[inline]
+            pub fn count(&self, now: Timestamp, bytes: u32) {
+                self.0.count(now, bytes);
+            }
+
+            /// Notes SYN, FIN or RST of a packet that goes to the VNF. RST, or the second direction's FIN, ends the
+            /// session at once: later lookups, and `is_dead` of flows found already, say so. A FIN keeps the session from
+            /// timing out as a packet does; nothing happens to sessions that are not TCP.
+            pub fn observe(&self, flags: TcpFlags, now: Timestamp) {
+                self.0.observe(self.0.entry.key().protocol() == protocol::TCP, flags, now);
+            }
+
+            /// The session's collector, if its action is mirror or snoop.
+            pub fn collector(&self) -> Option<IpAddr> {
+                self.0.collector()
+            }
+        }
+    };
+}
+
+flow!(FlowV4, EntryV4, RewriteV4);
+flow!(FlowV6, EntryV6, RewriteV6);

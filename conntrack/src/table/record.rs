@@ -1,0 +1,203 @@
+//! A session's cold record: what its two flows share, and what packets do not need.
+
+use super::memory::Region;
+use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
+use crate::tcp::{TcpFlags, TcpState};
+use crate::{SessionId, Timestamp};
+
+/// No slot.
+pub(super) const NIL: u32 = u32::MAX;
+
+/// One per slot; half a cache line. Written by whoever holds the writers' lock, but for `state` and `ended_next`, which
+/// workers write when they observe a session's end.
+#[derive(Default)]
+#[repr(C, align(32))]
+pub(super) struct Record {
+    id: AtomicU64,
+    /// Start in milliseconds (48 bits), owner (16).
+    start: AtomicU64,
+    /// See [`State`].
+    state: AtomicU32,
+    /// Next in the slot's list: of the wheel, of retired, or of free slots.
+    pub next: AtomicU32,
+    /// Wheel: previous in the list. Retired: end, milliseconds, low 32 bits.
+    pub prev: AtomicU32,
+    /// Next in the list of sessions that workers saw end.
+    pub ended_next: AtomicU32,
+}
+
+#[cfg(not(feature = "shuttle"))]
+const _: () = assert!(size_of::<Record>() == 32);
+
+/// What a slot is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Nothing.
+    Free = 0,
+    /// A session that is in the index.
+    Live = 1,
+    /// Out of the index after FINs or RST.
+    Ended = 2,
+    /// Out of the index for its timeout.
+    TimedOut = 3,
+    /// Out of the index by request.
+    Deleted = 4,
+    /// Never was in the index as a whole; not reported.
+    Aborted = 5,
+    /// Reported, but still in the list of ended sessions; free when taken from it.
+    Reported = 6,
+}
+
+/// A record's state word: timeout in seconds (22 bits), TCP state (3), four flags, phase (3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct State(u32);
+
+const TIMEOUT: u32 = (1 << 22) - 1;
+const TCP: u32 = 7 << TCP_SHIFT;
+const TCP_SHIFT: u32 = 22;
+/// In the list of sessions that workers saw end.
+pub(super) const QUEUED: u32 = 1 << 25;
+/// An IPv6 session.
+pub(super) const V6: u32 = 1 << 26;
+/// Its packets are counted beyond 32 bits: see [`Carry`].
+pub(super) const CARRIED: u32 = 1 << 27;
+/// Its collector has an IPv4 address.
+pub(super) const COLLECTOR_V4: u32 = 1 << 28;
+const PHASE_SHIFT: u32 = 29;
+
+impl State {
+    pub fn new(phase: Phase, timeout: u32, flags: u32) -> Self {
+        Self(
+            (phase as u32) << PHASE_SHIFT
+                | flags & (QUEUED | V6 | CARRIED | COLLECTOR_V4)
+                | timeout & TIMEOUT,
+        )
+    }
+
+    pub fn timeout(self) -> u32 {
+        self.0 & TIMEOUT
+    }
+
+    pub fn timeout_ms(self) -> u64 {
+        u64::from(self.timeout()) * 1000
+    }
+
+    pub fn tcp(self) -> TcpState {
+        TcpState::from_bits((self.0 & TCP) >> TCP_SHIFT)
+    }
+
+    pub fn has(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
+
+    pub fn phase(self) -> Phase {
+        match self.0 >> PHASE_SHIFT {
+            0 => Phase::Free,
+            1 => Phase::Live,
+            2 => Phase::Ended,
+            3 => Phase::TimedOut,
+            4 => Phase::Deleted,
+            5 => Phase::Aborted,
+            _ => Phase::Reported,
+        }
+    }
+}
+
+impl Record {
+    pub fn open(&self, id: SessionId, start: Timestamp, owner: u16, state: State) {
+        self.id.store(id.0, Relaxed);
+        self.start.store(start.0 << 16 | u64::from(owner), Relaxed);
+        self.state.store(state.0, Relaxed);
+    }
+
+    pub fn id(&self) -> SessionId {
+        SessionId(self.id.load(Relaxed))
+    }
+
+    pub fn start(&self) -> Timestamp {
+        Timestamp(self.start.load(Relaxed) >> 16)
+    }
+
+    pub fn owner(&self) -> u16 {
+        self.start.load(Relaxed) as u16
+    }
+
+    pub fn state(&self) -> State {
+        State(self.state.load(Acquire))
+    }
+
+    pub fn set_phase(&self, phase: Phase) {
+        self.update(|state| state & !(7 << PHASE_SHIFT) | (phase as u32) << PHASE_SHIFT);
+    }
+
+    pub fn set_flag(&self, flag: u32) {
+        self.state.fetch_or(flag, AcqRel);
+    }
+
+    pub fn clear_flag(&self, flag: u32) {
+        self.state.fetch_and(!flag, AcqRel);
+    }
+
+    /// Notes a TCP control packet. True if it ended the session just now: the caller must put it in the list of ended
+    /// sessions, for which it is marked.
+    pub fn observe(&self, reverse: bool, flags: TcpFlags) -> bool {
+        let (before, after) = self.update(|state| {
+            let next = State(state).tcp().next(reverse, flags);
+            let queued = if next.is_over() && !State(state).tcp().is_over() { QUEUED } else { 0 };
+            state & !TCP | (next as u32) << TCP_SHIFT | queued
+        });
+        after.tcp().is_over() && !before.tcp().is_over()
+    }
+
+    fn update(&self, change: impl Fn(u32) -> u32) -> (State, State) {
+        let mut before = self.state.load(Acquire);
+        loop {
+            let after = change(before);
+            match self.state.compare_exchange_weak(before, after, AcqRel, Acquire) {
+                Ok(_) => return (State(before), State(after)),
+                Err(now) => before = now,
+            }
+        }
+    }
+}
+
+/// High 32 bits of the packet counters, for the few sessions that need them: one word per flow. The memory is taken only
+/// where it is written.
+pub(super) type Carry = Region<[AtomicU64; 2]>;
+
+/// Collectors of the few sessions that have one: an address of 16 bytes per slot. The memory is taken only where it is
+/// written.
+pub(super) type Collectors = Region<[AtomicU64; 2]>;
+
+/// The list of sessions that workers saw end: pushed to by any worker without a lock, taken whole by a writer. A session
+/// is pushed at most once in its life, and its slot is not used again while it is in the list.
+pub(super) struct EndedList {
+    /// Slot + 1; 0 = none.
+    head: AtomicU32,
+}
+
+impl EndedList {
+    pub fn new() -> Self {
+        Self { head: AtomicU32::new(0) }
+    }
+
+    pub fn push(&self, slot: u32, record: &Record) {
+        let mut head = self.head.load(Relaxed);
+        loop {
+            record.ended_next.store(head, Relaxed);
+            match self.head.compare_exchange_weak(head, slot + 1, Release, Relaxed) {
+                Ok(_) => return,
+                Err(now) => head = now,
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.head.load(Relaxed) == 0
+    }
+
+    /// Slot + 1 of the first; `ended_next` leads on.
+    pub fn take(&self) -> u32 {
+        self.head.swap(0, Acquire)
+    }
+}

@@ -1,0 +1,130 @@
+//! Timeouts: a lazy hierarchical timer wheel.
+//!
+//! Four levels of 256 lists; a list of level 0 is for one millisecond, of each further level for 256 times as long.
+//! Packets do not touch the wheel: when a session's time comes, whoever drives the wheel looks at when it was last used,
+//! and puts it back if that was since. Lists are doubly linked through the records; empty ones are skipped by bitmaps.
+
+use super::record::{NIL, Record};
+use crate::sync::Ordering::Relaxed;
+
+const LEVELS: usize = 4;
+const LISTS: usize = 256;
+/// Marks in `prev` that a slot is first of the list whose number follows.
+const HEAD: u32 = 1 << 31;
+
+/// See the module. Times are milliseconds.
+pub(super) struct Wheel {
+    now: u64,
+    heads: Box<[u32]>,
+    used: [[u64; LISTS / 64]; LEVELS],
+}
+
+impl Wheel {
+    pub fn new() -> Self {
+        Self { now: 0, heads: vec![NIL; LEVELS * LISTS].into_boxed_slice(), used: [[0; LISTS / 64]; LEVELS] }
+    }
+
+    /// The time up to which [`Self::due`] has handed out everything, or is about to.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    /// Puts `slot`, which is in no list, where it is found at `due` (or in the next millisecond, if that has passed).
+    pub fn schedule(&mut self, records: &[Record], slot: u32, due: u64) {
+        let due = due.max(self.now + 1);
+        let level = ((64 - (due - self.now).leading_zeros() as usize).saturating_sub(1) / 8).min(LEVELS - 1);
+        // Beyond the last level: as late as there is, and looked at again then.
+        let due = due.min(self.now + ((LISTS as u64 - 1) << (8 * (LEVELS - 1))));
+        let position = (due >> (8 * level)) as usize % LISTS;
+        let list = level * LISTS + position;
+        let (Some(head), Some(record)) = (self.heads.get_mut(list), records.get(slot as usize)) else {
+            return;
+        };
+        record.next.store(*head, Relaxed);
+        record.prev.store(HEAD | list as u32, Relaxed);
+        if let Some(next) = records.get(*head as usize) {
+            next.prev.store(slot, Relaxed);
+        }
+        *head = slot;
+        self.mark(list, true);
+    }
+
+    /// Takes `slot` out of its list.
+    pub fn cancel(&mut self, records: &[Record], slot: u32) {
+        let Some(record) = records.get(slot as usize) else { return };
+        let (next, prev) = (record.next.load(Relaxed), record.prev.load(Relaxed));
+        if let Some(next) = records.get(next as usize) {
+            next.prev.store(prev, Relaxed);
+        }
+        if prev & HEAD == 0 {
+            if let Some(prev) = records.get(prev as usize) {
+                prev.next.store(next, Relaxed);
+            }
+        } else if let Some(head) = self.heads.get_mut((prev & !HEAD) as usize) {
+            *head = next;
+            if next == NIL {
+                self.mark((prev & !HEAD) as usize, false);
+            }
+        }
+    }
+
+    /// Takes out the next slot whose time has come by `now`.
+    pub fn due(&mut self, records: &[Record], now: u64) -> Option<u32> {
+        loop {
+            for level in 0..LEVELS {
+                let shift = 8 * level;
+                if self.now & ((1 << shift) - 1) != 0 {
+                    break;
+                }
+                let list = level * LISTS + (self.now >> shift) as usize % LISTS;
+                match self.heads.get(list) {
+                    Some(&slot) if slot != NIL => {
+                        self.cancel(records, slot);
+                        return Some(slot);
+                    }
+                    _ => {}
+                }
+            }
+            if self.now >= now {
+                return None;
+            }
+            self.now = self.next_list().min(now);
+        }
+    }
+
+    /// The next time after `self.now` at which a list may have to be looked at.
+    fn next_list(&self) -> u64 {
+        for (level, used) in self.used.iter().enumerate() {
+            let turn = self.now >> (8 * level);
+            let position = turn as usize % LISTS;
+            if let Some(next) = next_bit(used, position + 1) {
+                return (turn - position as u64 + next as u64) << (8 * level);
+            }
+            if used.iter().any(|&word| word != 0) {
+                return ((turn >> 8) + 1) << (8 * (level + 1));
+            }
+        }
+        u64::MAX
+    }
+
+    fn mark(&mut self, list: usize, used: bool) {
+        if let Some(word) = self.used.get_mut(list / LISTS).and_then(|level| level.get_mut(list % LISTS / 64))
+        {
+            let bit = 1 << (list % 64);
+            *word = if used { *word | bit } else { *word & !bit };
+        }
+    }
+}
+
+/// The first bit set from `from` on.
+fn next_bit(words: &[u64; LISTS / 64], from: usize) -> Option<usize> {
+    let mut at = from;
+    while let Some(word) = words.get(at / 64) {
+        let rest = word >> (at % 64);
+        if rest != 0 {
+            return Some(at + rest.trailing_zeros() as usize);
+        }
+        at = (at / 64 + 1) * 64;
+    }
+    None
+}

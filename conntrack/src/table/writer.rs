@@ -1,0 +1,363 @@
+//! Insert and remove, under the writers' lock. Readers go on meanwhile.
+
+use super::entry::Entry;
+use super::index::Search;
+use super::record::{CARRIED, COLLECTOR_V4, NIL, Phase, Record, State, V6};
+use super::wheel::Wheel;
+use super::{Family, InsertError, SessionTable};
+use crate::Timestamp;
+use crate::plan::{Flows, Half, Plan, plan, protocol};
+use crate::rewrite::RewriteFlags;
+use crate::session::{Action, SessionId, SessionSpec};
+use crate::sync::Ordering::Relaxed;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+/// How many slots one turn of a long walk looks at before it lets other writers in.
+pub(super) const TURN: u32 = 1024;
+
+/// What only the holder of the writers' lock may touch.
+pub(super) struct Writer {
+    /// Sessions that are in the index.
+    pub active: u32,
+    pub installed: u64,
+    pub rejected: u64,
+    pub closed: u64,
+    /// The latest time anybody told.
+    pub now: Timestamp,
+    pub search: Search,
+    pub wheel: Wheel,
+    /// First free slot of those used before; they are linked by `next`.
+    pub free: u32,
+    /// Slots from here on were never used.
+    pub fresh: u32,
+    slots: u32,
+    /// Slots out of the index, in the order they were taken out, linked by `next`.
+    pub retired: Retired,
+    /// Slot + 1 of the next of the ended sessions taken from the workers' list.
+    pub ended: u32,
+}
+
+/// A list of slots by epoch.
+pub(super) struct Retired {
+    pub first: u32,
+    last: u32,
+    /// How many were taken out in each epoch, the oldest first.
+    pub epochs: VecDeque<(u64, u32)>,
+}
+
+impl Writer {
+    pub fn new(slots: u32) -> Self {
+        Self {
+            active: 0,
+            installed: 0,
+            rejected: 0,
+            closed: 0,
+            now: Timestamp(0),
+            search: Search::new(),
+            wheel: Wheel::new(),
+            free: NIL,
+            fresh: 0,
+            slots,
+            retired: Retired { first: NIL, last: NIL, epochs: VecDeque::new() },
+            ended: 0,
+        }
+    }
+
+    fn take_slot(&mut self, records: &[Record]) -> Option<u32> {
+        if let Some(record) = records.get(self.free as usize) {
+            let slot = self.free;
+            self.free = record.next.load(Relaxed);
+            return Some(slot);
+        }
+        (self.fresh < self.slots).then(|| {
+            self.fresh += 1;
+            self.fresh - 1
+        })
+    }
+
+    pub fn give_slot(&mut self, slot: u32, record: &Record) {
+        record.set_phase(Phase::Free);
+        record.next.store(self.free, Relaxed);
+        self.free = slot;
+    }
+
+    fn retire(&mut self, records: &[Record], slot: u32, record: &Record, epoch: u64, end: Timestamp) {
+        record.next.store(NIL, Relaxed);
+        record.prev.store(end.0 as u32, Relaxed);
+        match records.get(self.retired.last as usize) {
+            Some(last) => last.next.store(slot, Relaxed),
+            None => self.retired.first = slot,
+        }
+        self.retired.last = slot;
+        match self.retired.epochs.back_mut() {
+            Some((of, count)) if *of == epoch => *count += 1,
+            _ => self.retired.epochs.push_back((epoch, 1)),
+        }
+    }
+
+    /// Takes the first of the retired, all of whose epoch nobody holds.
+    pub fn take_retired<'t>(&mut self, records: &'t [Record], horizon: u64) -> Option<(u32, &'t Record)> {
+        let (epoch, count) = self.retired.epochs.front_mut()?;
+        if *epoch >= horizon {
+            return None;
+        }
+        *count -= 1;
+        if *count == 0 {
+            self.retired.epochs.pop_front();
+        }
+        let slot = self.retired.first;
+        let record = records.get(slot as usize)?;
+        self.retired.first = record.next.load(Relaxed);
+        if self.retired.first == NIL {
+            self.retired.last = NIL;
+        }
+        Some((slot, record))
+    }
+}
+
+impl SessionTable {
+    pub(super) fn insert_planned(&self, spec: &SessionSpec, now: Timestamp) -> Result<(), InsertError> {
+        let plan = plan(spec);
+        let mut writer = self.write();
+        self.insert_locked(&mut writer, spec, &plan, now)
+    }
+
+    pub(super) fn insert_all(
+        &self,
+        specs: &[SessionSpec],
+        now: Timestamp,
+        results: &mut Vec<Result<(), InsertError>>,
+    ) {
+        const AHEAD: usize = 16;
+        for specs in specs.chunks(AHEAD) {
+            let plans: [_; AHEAD] = std::array::from_fn(|i| specs.get(i).map(|spec| (spec, plan(spec))));
+            for (spec, plan) in plans.iter().flatten() {
+                self.prefetch(spec, plan);
+            }
+            let mut writer = self.write();
+            for (spec, plan) in plans.iter().flatten() {
+                results.push(self.insert_locked(&mut writer, spec, plan, now));
+            }
+        }
+    }
+
+    fn prefetch(&self, spec: &SessionSpec, plan: &Result<Plan, &'static str>) {
+        self.ids.prefetch(self.ids.first(self.hasher.hash_1(spec.id.0)));
+        match plan {
+            Ok(Plan::V4(flows)) => self.prefetch_flows(&self.v4, flows),
+            Ok(Plan::V6(flows)) => self.prefetch_flows(&self.v6, flows),
+            Err(_) => {}
+        }
+    }
+
+    fn prefetch_flows<E: Entry>(&self, family: &Family<E>, flows: &Flows<E::Key, E::Address>) {
+        for half in flows {
+            let place = family.index.first(E::hash(&self.hasher, &half.key));
+            family.index.prefetch(place);
+            family.index.prefetch(family.index.other(place));
+        }
+    }
+
+    fn insert_locked(
+        &self,
+        writer: &mut Writer,
+        spec: &SessionSpec,
+        plan: &Result<Plan, &'static str>,
+        now: Timestamp,
+    ) -> Result<(), InsertError> {
+        writer.now = writer.now.max(now);
+        let result = match plan {
+            Ok(Plan::V4(flows)) => self.install(writer, &self.v4, 0, spec, flows, now),
+            Ok(Plan::V6(flows)) => self.install(writer, &self.v6, V6, spec, flows, now),
+            Err(reason) => Err(InsertError::Invalid(reason)),
+        };
+        match result {
+            Ok(()) => writer.installed += 1,
+            Err(_) => writer.rejected += 1,
+        }
+        result
+    }
+
+    fn install<E: Entry>(
+        &self,
+        writer: &mut Writer,
+        family: &Family<E>,
+        family_flag: u32,
+        spec: &SessionSpec,
+        flows: &Flows<E::Key, E::Address>,
+        now: Timestamp,
+    ) -> Result<(), InsertError> {
+        let id_hash = self.hasher.hash_1(spec.id.0);
+        let [forward, reverse] = flows.each_ref().map(|half| E::hash(&self.hasher, &half.key));
+        self.prefetch_flows(family, flows);
+        if let Some(slot) = self.find_id(spec.id, id_hash)
+            && !self.retire_if_over(writer, slot, now)
+        {
+            return Err(InsertError::IdExists(spec.id.0));
+        }
+        for (Half { key, .. }, hash) in flows.iter().zip([forward, reverse]) {
+            if let Some((number, _)) = family.find(key, hash)
+                && !self.retire_if_over(writer, number / 2, now)
+            {
+                return Err(InsertError::FlowExists(self.id_of(number / 2).0));
+            }
+        }
+        if writer.active >= self.config.capacity {
+            self.collect_ended(writer, now, usize::MAX);
+            if writer.active >= self.config.capacity {
+                return Err(InsertError::Full);
+            }
+        }
+        let slot = writer.take_slot(&self.records).ok_or(InsertError::Full)?;
+        let (Some(record), Some((first, second))) = (self.records.get(slot as usize), family.pair(slot))
+        else {
+            return Err(InsertError::Full);
+        };
+        let timeout = self.timeout(spec);
+        let collector = self.store_collector(slot, spec.action);
+        record.open(spec.id, now, spec.owner, State::new(Phase::Live, timeout, family_flag | collector));
+        let due = now.0 + u64::from(timeout) * 1000;
+        // Dead until both are in the index: a reader sees both flows, or none.
+        for (half, entry) in flows.iter().zip([first, second]) {
+            let mut half = *half;
+            half.rewrite.flags.0 |= RewriteFlags::DEAD;
+            entry.write(&half, u64::from(timeout) * 1000, now.0 as u32);
+        }
+        writer.active += 1;
+        writer.wheel.schedule(&self.records, slot, due);
+        let search = &mut writer.search;
+        if self.ids.insert(search, id_hash, slot)
+            && family.index.insert(search, forward, slot * 2)
+            && family.index.insert(search, reverse, slot * 2 + 1)
+        {
+            first.hot().clear_flags(RewriteFlags::DEAD);
+            second.hot().clear_flags(RewriteFlags::DEAD);
+            return Ok(());
+        }
+        self.retire(writer, slot, Phase::Aborted, now);
+        Err(InsertError::Full)
+    }
+
+    fn timeout(&self, spec: &SessionSpec) -> u32 {
+        let default = &self.config.timeouts;
+        spec.idle_timeout.unwrap_or(match spec.protocol {
+            protocol::TCP => default.tcp,
+            protocol::UDP => default.udp,
+            protocol::ICMP | protocol::ICMPV6 => default.icmp,
+            _ => default.other,
+        })
+    }
+
+    /// Keeps the action's collector for `slot`; the state flag that goes with it.
+    fn store_collector(&self, slot: u32, action: Action) -> u32 {
+        let (Action::Mirror(address) | Action::Snoop(address)) = action else { return 0 };
+        let (bits, flag) = match address {
+            IpAddr::V4(address) => (u128::from(address.to_bits()), COLLECTOR_V4),
+            IpAddr::V6(address) => (address.to_bits(), 0),
+        };
+        if let Some([high, low]) = self.collectors.get(slot as usize) {
+            high.store((bits >> 64) as u64, Relaxed);
+            low.store(bits as u64, Relaxed);
+        }
+        flag
+    }
+
+    pub(super) fn find_id(&self, id: SessionId, hash: u64) -> Option<u32> {
+        self.ids.find(hash, |slot| self.id_of(slot) == id)
+    }
+
+    fn id_of(&self, slot: u32) -> SessionId {
+        self.records.get(slot as usize).map_or(SessionId(0), Record::id)
+    }
+
+    /// Retires the session in `slot` if it has ended or expired, so that its id and flows are free again.
+    fn retire_if_over(&self, writer: &mut Writer, slot: u32, now: Timestamp) -> bool {
+        let Some(record) = self.records.get(slot as usize) else { return false };
+        let state = record.state();
+        let expired = if state.has(V6) {
+            self.is_expired(&self.v6, slot, now.0 as u32)
+        } else {
+            self.is_expired(&self.v4, slot, now.0 as u32)
+        };
+        if state.tcp().is_over() {
+            self.retire(writer, slot, Phase::Ended, now);
+        } else if expired {
+            let end = self.last_seen(slot, record, now).0 + state.timeout_ms();
+            self.retire(writer, slot, Phase::TimedOut, Timestamp(end));
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Takes a live session out of the index, the ids and the wheel. What it counted meanwhile is reported when no reader
+    /// can hold it any more.
+    pub(super) fn retire(&self, writer: &mut Writer, slot: u32, phase: Phase, end: Timestamp) {
+        let Some(record) = self.records.get(slot as usize) else { return };
+        if record.state().phase() != Phase::Live {
+            return;
+        }
+        if record.state().has(V6) {
+            self.unlink(writer, &self.v6, slot);
+        } else {
+            self.unlink(writer, &self.v4, slot);
+        }
+        self.ids.remove(&mut writer.search, self.hasher.hash_1(record.id().0), slot);
+        writer.wheel.cancel(&self.records, slot);
+        record.set_phase(phase);
+        writer.active -= 1;
+        writer.retire(&self.records, slot, record, self.epochs.current(), end);
+    }
+
+    fn unlink<E: Entry>(&self, writer: &mut Writer, family: &Family<E>, slot: u32) {
+        let Some((first, second)) = family.pair(slot) else { return };
+        for (entry, number) in [(first, slot * 2), (second, slot * 2 + 1)] {
+            family.index.remove(&mut writer.search, E::hash(&self.hasher, &entry.key()), number);
+            entry.hot().set_flags(RewriteFlags::DEAD);
+        }
+    }
+
+    pub(super) fn remove_id(&self, id: SessionId, now: Timestamp) -> bool {
+        let mut writer = self.write();
+        writer.now = writer.now.max(now);
+        let Some(slot) = self.find_id(id, self.hasher.hash_1(id.0)) else { return false };
+        self.remove_slot(&mut writer, slot, now)
+    }
+
+    /// False if the session ended by itself.
+    fn remove_slot(&self, writer: &mut Writer, slot: u32, now: Timestamp) -> bool {
+        let state = self.records.get(slot as usize).map(Record::state);
+        if !state.is_some_and(|state| state.phase() == Phase::Live && !state.tcp().is_over()) {
+            return false;
+        }
+        self.retire(writer, slot, Phase::Deleted, now);
+        true
+    }
+
+    pub(super) fn remove_all(&self, now: Timestamp) -> u64 {
+        let mut removed = 0;
+        let mut slot = 0;
+        loop {
+            let mut writer = self.write();
+            writer.now = writer.now.max(now);
+            let end = writer.fresh.min(slot + TURN);
+            if slot >= end {
+                return removed;
+            }
+            for slot in slot..end {
+                removed += u64::from(self.remove_slot(&mut writer, slot, now));
+            }
+            slot = end;
+        }
+    }
+
+    /// Forgets the packets carried beyond 32 bits, if any.
+    pub(super) fn clear_carry(&self, slot: u32, record: &Record) {
+        if record.state().has(CARRIED)
+            && let Some(pair) = self.carry.get(slot as usize)
+        {
+            pair.iter().for_each(|high| high.store(0, Relaxed));
+        }
+    }
+}
