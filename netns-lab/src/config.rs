@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::lab::Lab;
-use crate::plan::{self, Encapsulation, LIFS, Vnf, mac};
+use crate::plan::{self, Encapsulation, LIFS, VNFS, Vnf, mac};
 
 /// What a test may want to differ in the gateway's configuration.
 #[derive(Debug, Clone)]
@@ -148,21 +148,46 @@ pub fn endpoint(lab: &Lab) -> String {
     format!("unix:{}", lab.directory().join("gateway.sock").display())
 }
 
-/// The configuration of the agent beside `vnf`.
-pub fn agent_toml(lab: &Lab, vnf: &Vnf) -> String {
-    let mut text = format!("[agent]\nconnect = \"{}\"\n", endpoint(lab));
-    for (device, lif) in vnf.interfaces {
-        let _ = write!(text, "\n[[interface]]\nname = \"{device}\"\nlif = {}\n", lif.id);
-    }
-    text
+/// What a test may want to differ in an agent's configuration.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Protocols to offload, by name.
+    pub protocols: Vec<&'static str>,
+    /// How often the kernel's entries of live sessions are kept from expiring, in seconds.
+    pub refresh_seconds: u32,
 }
 
-/// Writes the configuration of the agent beside `vnf` into the lab's directory.
-///
-/// # Errors
-/// [`Error::Io`].
-pub fn write_agent(lab: &Lab, vnf: &Vnf) -> Result<PathBuf> {
-    write(&lab.directory().join(format!("agent-{}.toml", vnf.name)), &agent_toml(lab, vnf))
+impl Default for AgentConfig {
+    fn default() -> Self {
+        AgentConfig { protocols: vec!["tcp", "udp"], refresh_seconds: 2 }
+    }
+}
+
+impl AgentConfig {
+    /// The configuration file of the agent beside `vnf`.
+    pub fn toml(&self, lab: &Lab, vnf: &Vnf) -> String {
+        // Agents of one gateway number their sessions apart.
+        let tag = 1 + VNFS.iter().position(|other| other.name == vnf.name).unwrap_or(VNFS.len());
+        let mut text = format!(
+            "[gateway]\nconnect = \"{}\"\n\n\
+             [offload]\nprotocols = {:?}\nsession_tag = {tag}\nrefresh_seconds = {}\nresync_seconds = 5\n",
+            endpoint(lab),
+            self.protocols,
+            self.refresh_seconds,
+        );
+        for (device, lif) in vnf.interfaces {
+            let _ = write!(text, "\n[[interface]]\nname = \"{device}\"\nlif = {}\n", lif.id);
+        }
+        text
+    }
+
+    /// Writes the configuration of the agent beside `vnf` into the lab's directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write(&self, lab: &Lab, vnf: &Vnf) -> Result<PathBuf> {
+        write(&lab.directory().join(format!("agent-{}.toml", vnf.name)), &self.toml(lab, vnf))
+    }
 }
 
 fn write(path: &Path, text: &str) -> Result<PathBuf> {

@@ -57,6 +57,19 @@ pub enum Error {
     /// A lab's name cannot be part of namespace names.
     #[error("{0:?} is no lab name: a letter, then up to 15 letters and digits, all lower case")]
     BadName(String),
+    /// The gateway refused a call, or does not answer.
+    #[error("gateway, {call}: {status}")]
+    Rpc {
+        /// The call.
+        call: &'static str,
+        /// gRPC's status.
+        status: Box<tonic::Status>,
+    },
+    /// The gateway's program is not there.
+    #[error(
+        "no gateway program at {0}: build it (cargo build --release -p gateway), or name it in GATEWAY_BIN"
+    )]
+    NoGateway(std::path::PathBuf),
     /// A program's output was not what it is documented to be.
     #[error("cannot read the output of {program}: {output}")]
     Output {

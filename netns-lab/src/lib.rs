@@ -10,12 +10,16 @@
 pub mod cleanup;
 pub mod command;
 pub mod config;
+pub mod control;
+pub mod demo;
 pub mod error;
+pub mod gateway;
 pub mod lab;
 pub mod netns;
 pub mod plan;
 pub mod process;
 pub mod tagger;
+pub mod traffic;
 
 pub use error::{Error, Result};
 pub use lab::Lab;

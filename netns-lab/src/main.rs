@@ -3,13 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use netns_lab::config::{GatewayConfig, endpoint, write_agent};
+use netns_lab::config::{AgentConfig, GatewayConfig, endpoint};
 use netns_lab::plan::VNFS;
-use netns_lab::{Lab, cleanup};
+use netns_lab::{Lab, cleanup, demo, gateway};
 
 /// A gateway's surroundings in network namespaces: tenants on VLANs and VXLANs, a kernel with bridges and VTEPs, network
 /// functions behind them.
@@ -47,6 +48,15 @@ enum Sub {
     },
     /// List labs, their namespaces and what runs there
     Status,
+    /// Show the gateway at work: real traffic without and with offload, and a summary table
+    Demo {
+        /// The gateway's program
+        #[arg(long = "bin", value_name = "FILE")]
+        program: Option<PathBuf>,
+        /// Seconds of each bulk transfer
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=600))]
+        seconds: u32,
+    },
     /// Remove what labs left behind whose owners were killed
     Clean,
 }
@@ -67,6 +77,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Sub::Down { name } => Lab::down(&name)?,
         Sub::Exec { name, role, program } => exec(&name, &role, &program)?,
         Sub::Status => status(),
+        Sub::Demo { program, seconds } => return run_demo(program, seconds),
         Sub::Clean => {
             for lab in cleanup::remove_dead() {
                 println!("removed {lab}");
@@ -82,13 +93,21 @@ fn up(name: &str) -> Result<()> {
     println!("lab {name} is up. Next, for example:");
     println!("  netns-lab exec --name {name} gw gateway run --config {}", config.display());
     for vnf in VNFS {
-        let config = write_agent(&lab, &vnf)?;
+        let config = AgentConfig::default().write(&lab, &vnf)?;
         println!("  netns-lab exec --name {name} {} gateway agent --config {}", vnf.name, config.display());
     }
     println!("  netns-lab exec --name {name} red1 ping 198.51.100.10");
     println!("  gateway stats --connect {}", endpoint(&lab));
     println!("  netns-lab down --name {name}");
     Ok(())
+}
+
+fn run_demo(program: Option<PathBuf>, seconds: u32) -> Result<ExitCode> {
+    cleanup::on_signals();
+    let program = program.map_or_else(gateway::find_program, Ok)?;
+    let program = program.canonicalize().with_context(|| program.display().to_string())?;
+    let good = demo::run(&demo::Options { program: &program, seconds })?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn exec(name: &str, role: &str, program: &[String]) -> Result<()> {

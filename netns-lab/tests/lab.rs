@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use netns_lab::plan::{BLUE1, GREEN1, HOSTS, Host, RED, RED1, RED2, UPLINK_MAC, VIOLET1, mac};
+use netns_lab::traffic::{self, Iperf};
 use netns_lab::{Lab, Netns, Process, cleanup};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -196,4 +197,26 @@ fn holds_a_lab() {
     cleanup::on_signals();
     let _lab = Lab::up().unwrap();
     std::thread::sleep(Duration::from_secs(60));
+}
+
+/// Two tenants of one VLAN meet in the fabric, without the gateway.
+#[test]
+fn traffic_helpers_measure_real_traffic() {
+    cleanup::on_signals();
+    let lab = Lab::up().unwrap();
+    let _iperf = traffic::iperf_server(&lab, &RED2, 5201).unwrap();
+    let _dns = traffic::dns_server(&lab, &RED2).unwrap();
+
+    let tcp = Iperf::tcp(RED2.ipv4().into(), 5201, 1).run(&lab, &RED1).unwrap();
+    assert!(tcp.bytes > 1_000_000 && tcp.bits_per_second > 1e6, "{tcp:?}");
+    let udp = Iperf { udp_rate: Some(1_000_000), ..Iperf::tcp(RED2.ipv6().into(), 5201, 1) };
+    let udp = udp.run(&lab, &RED1).unwrap();
+    assert!(udp.bytes > 50_000 && udp.loss < 0.5, "{udp:?}");
+    let error = Iperf::tcp(RED2.ipv4().into(), 5202, 1).run(&lab, &RED1).unwrap_err().to_string();
+    assert!(error.contains("refused"), "{error}");
+
+    let answer = traffic::dns_query(&lab, &RED1, RED2.ipv4().into(), 53, 5353).unwrap();
+    assert_eq!(answer, traffic::DNS_ADDRESS);
+    assert_eq!(traffic::ping(&lab, &RED1, RED2.ipv6().into(), 3).unwrap(), 3);
+    assert_eq!(traffic::ping(&lab, &RED1, RED.ipv4(77).into(), 1).unwrap(), 0);
 }

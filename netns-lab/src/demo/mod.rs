@@ -1,0 +1,144 @@
+//! The demonstration: the same traffic twice through the same gateway, first with every packet going through the
+//! kernel's network function, then with the agents offloading connections; and the figures of both, side by side.
+
+mod flows;
+mod kernel;
+mod table;
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::config::{AgentConfig, GatewayConfig};
+use crate::control::Session;
+use crate::error::{Error, Result};
+use crate::gateway::{Gateway, start_agent};
+use crate::lab::Lab;
+use crate::plan::VNFS;
+use crate::process::Process;
+use flows::{Flow, Outcome};
+
+/// How long a TCP session's end may take to arrive.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+
+/// What to demonstrate with.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// The gateway's program.
+    pub program: &'a Path,
+    /// Seconds of each bulk transfer.
+    pub seconds: u32,
+}
+
+/// One flow's figures, of one of the two runs.
+#[derive(Debug, Clone, Default)]
+struct Figures {
+    outcome: Option<Outcome>,
+    kernel_packets: u64,
+    hot_packets: u64,
+}
+
+impl Figures {
+    fn hot_share(&self) -> f64 {
+        let all = self.kernel_packets + self.hot_packets;
+        if all == 0 { 0.0 } else { self.hot_packets as f64 / all as f64 }
+    }
+}
+
+/// Runs the demonstration, telling what it does; returns whether all that should be offloaded was.
+///
+/// # Errors
+/// Whatever goes wrong with the lab, the gateway, the agents or the traffic.
+pub fn run(options: &Options) -> Result<bool> {
+    let start = Instant::now();
+    let say = |text: &str| println!("[{:5.1} s] {text}", start.elapsed().as_secs_f32());
+
+    say("laying out the lab: 5 tenants, a fabric, a kernel with 4 bridges and VTEPs, 3 network functions");
+    let lab = Lab::up()?;
+    let config = GatewayConfig::default();
+    say(&format!(
+        "starting the gateway on DPDK: net_af_xdp uplink, net_af_packet trap port, {}",
+        if config.hugepages { "hugepages" } else { "no hugepages" }
+    ));
+    let mut gateway = Gateway::start(&lab, options.program, &config)?;
+    let flows = flows::all(options.seconds);
+    let servers = flows.iter().map(|flow| flow.serve(&lab)).collect::<Result<Vec<Option<Process>>>>()?;
+
+    say("offload off: every packet goes through the kernel and nftables");
+    let off = run_flows(&lab, &gateway, &flows, &say)?;
+
+    say("starting the agents beside the network functions");
+    let config = AgentConfig::default();
+    let agents = VNFS
+        .iter()
+        .map(|vnf| start_agent(&lab, options.program, vnf, &config))
+        .collect::<Result<Vec<_>>>()?;
+    say("offload on: the kernel decides, the hot path does the rest");
+    let on = run_flows(&lab, &gateway, &flows, &say)?;
+
+    drop(servers);
+    let closed = close_all(&gateway, agents)?;
+    let stats = gateway.stats()?;
+    if let Some(status) = gateway.ended() {
+        return Err(Error::Command {
+            command: "gateway".to_owned(),
+            status: format!("{status}"),
+            output: gateway.log(),
+        });
+    }
+    gateway.stop()?;
+    say("done\n");
+
+    table::flows(&flows, &off, &on);
+    table::closed(&closed);
+    table::stats(&stats)?;
+    Ok(table::verdict(&flows, &off, &on))
+}
+
+/// Runs all flows, one after the other, and counts their packets.
+fn run_flows(lab: &Lab, gateway: &Gateway, flows: &[Flow], say: &dyn Fn(&str)) -> Result<Vec<Figures>> {
+    let mut all = Vec::new();
+    for flow in flows {
+        let netns = lab.ns(flow.vnf.name)?;
+        let before: Vec<u64> = gateway.control().all()?.iter().map(|session| session.id).collect();
+        let counter = kernel::Counter::new(netns, flow)?;
+        let outcome = flow.run(lab)?;
+        let kernel_packets = counter.packets()?;
+        let sessions = gateway.control().all()?;
+        let own = sessions.iter().filter(|session| !before.contains(&session.id) && flow.owns(session));
+        let figures =
+            Figures { outcome: Some(outcome), kernel_packets, hot_packets: own.map(Session::packets).sum() };
+        say(&format!(
+            "  {:<38} {:>14}  kernel {:>8}  hot path {:>8}",
+            flow.name,
+            table::outcome(&figures),
+            figures.kernel_packets,
+            figures.hot_packets
+        ));
+        all.push(figures);
+    }
+    Ok(all)
+}
+
+/// Lets TCP sessions end by themselves, stops the agents, removes what is left; returns all that closed.
+fn close_all(gateway: &Gateway, agents: Vec<Process>) -> Result<Vec<Session>> {
+    let end = Instant::now() + CLOSE_LIMIT;
+    let live_tcp = |session: &Session| session.protocol == 6;
+    while gateway.control().sessions()?.iter().any(live_tcp) && Instant::now() < end {
+        thread::sleep(Duration::from_millis(100));
+    }
+    for agent in agents {
+        agent.stop()?;
+    }
+    gateway.control().flush()?;
+    // The stream of closed sessions is a moment behind.
+    let end = Instant::now() + CLOSE_LIMIT;
+    let all_told = || -> Result<bool> {
+        Ok(gateway.control().closed().len() as u64 + gateway.control().lost()
+            >= gateway.stats()?.get("/sessions/closed")?)
+    };
+    while !all_told()? && Instant::now() < end {
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(gateway.control().closed())
+}

@@ -1,0 +1,141 @@
+//! What the demonstration found, as tables.
+
+use crate::control::Session;
+use crate::demo::Figures;
+use crate::demo::flows::{Flow, Kind, Outcome};
+use crate::error::Result;
+use crate::gateway::Stats;
+
+/// Closed sessions that are listed.
+const LISTED: usize = 16;
+
+/// Per flow: throughput and packets of both ways.
+pub(super) fn flows(flows: &[Flow], off: &[Figures], on: &[Figures]) {
+    println!("{:<40} {:>28}   {:>38}", "", "offload off", "offload on");
+    println!(
+        "{:<40} {:>16} {:>11}   {:>16} {:>10} {:>10}  {:>8} {:>7}",
+        "flow", "", "kernel", "", "kernel", "hot path", "offload", "gain"
+    );
+    for ((flow, off), on) in flows.iter().zip(off).zip(on) {
+        println!(
+            "{:<40} {:>16} {:>11}   {:>16} {:>10} {:>10}  {:>7.1}% {:>7}",
+            flow.name,
+            outcome(off),
+            off.kernel_packets,
+            outcome(on),
+            on.kernel_packets,
+            on.hot_packets,
+            on.hot_share() * 100.0,
+            gain(flow, off, on),
+        );
+    }
+    println!();
+}
+
+/// "812.3 Mbit/s", or "20/20 answers".
+pub(super) fn outcome(figures: &Figures) -> String {
+    match figures.outcome {
+        Some(Outcome::Throughput(rate, loss)) if loss > 0.0 => {
+            format!("{:.1} Mbit/s -{:.1}%", rate / 1e6, loss * 100.0)
+        }
+        Some(Outcome::Throughput(rate, _)) => format!("{:.1} Mbit/s", rate / 1e6),
+        Some(Outcome::Answers(received, sent)) => format!("{received}/{sent} answers"),
+        None => "-".to_owned(),
+    }
+}
+
+/// The closed sessions, with their counters.
+pub(super) fn closed(sessions: &[Session]) {
+    println!("closed sessions: {}", sessions.len());
+    if sessions.is_empty() {
+        return;
+    }
+    println!(
+        "  {:<6} {:>4} {:>4}  {:<48} {:>9} {:>12} {:>9} {:>12}",
+        "end", "in", "out", "connection", "packets", "bytes", "back", "bytes"
+    );
+    for session in sessions.iter().take(LISTED) {
+        let end = session
+            .closed
+            .map_or("", |code| code.as_str_name())
+            .trim_start_matches("CLOSE_CODE_")
+            .to_lowercase();
+        let protocol = match session.protocol {
+            6 => "tcp".to_owned(),
+            17 => "udp".to_owned(),
+            other => other.to_string(),
+        };
+        println!(
+            "  {end:<6} {:>4} {:>4}  {:<48} {:>9} {:>12} {:>9} {:>12}",
+            session.in_lif,
+            session.out_lif,
+            format!("{protocol} {} > {}", session.source, session.destination),
+            session.in_packets,
+            session.in_bytes,
+            session.out_packets,
+            session.out_bytes,
+        );
+    }
+    if sessions.len() > LISTED {
+        println!("  and {} more", sessions.len() - LISTED);
+    }
+    println!();
+}
+
+/// The gateway's own counters.
+pub(super) fn stats(stats: &Stats) -> Result<()> {
+    let sum = |names: &[&str], group: &str| -> Result<String> {
+        let mut parts = Vec::new();
+        for name in names {
+            parts.push(format!("{name} {}", stats.get(&format!("/{group}/{name}"))?));
+        }
+        Ok(parts.join(", "))
+    };
+    println!("trapped: {}", sum(&["new", "tcp_control", "arp_nd", "exception"], "traps")?);
+    let drops = ["unknown_lif", "malformed", "bad_checksum", "no_neighbor", "session_drop", "trap_limited"];
+    println!("dropped: {}", sum(&drops, "drops")?);
+    println!("sessions: {}\n", sum(&["installed", "rejected", "closed", "active"], "sessions")?);
+    Ok(())
+}
+
+/// Says whether every flow went as it should, and which did not.
+pub(super) fn verdict(flows: &[Flow], off: &[Figures], on: &[Figures]) -> bool {
+    let mut good = true;
+    let mut wrong = |flow: &Flow, what: &str| {
+        println!("FAILED  {}: {what}", flow.name);
+        good = false;
+    };
+    for ((flow, off), on) in flows.iter().zip(off).zip(on) {
+        if off.hot_packets > 0 {
+            wrong(flow, "there were hot-path packets with no agent running");
+        }
+        for figures in [off, on] {
+            match figures.outcome {
+                Some(Outcome::Answers(received, sent)) if received * 10 < sent * 9 => {
+                    wrong(flow, &format!("{received} of {sent} answers"));
+                }
+                Some(Outcome::Throughput(rate, _)) if rate <= 0.0 => wrong(flow, "nothing arrived"),
+                _ => {}
+            }
+        }
+        // The first packets, and TCP's first and last ones, are the kernel's.
+        let least = if flow.kind == Kind::Dns { 0.5 } else { 0.9 };
+        if flow.must_be_offloaded() && on.hot_share() < least {
+            wrong(flow, &format!("only {:.1} % went through the hot path", on.hot_share() * 100.0));
+        }
+    }
+    if good {
+        println!("PASSED  every flow that should be offloaded was");
+    }
+    good
+}
+
+/// How much faster a bulk flow is with offload.
+fn gain(flow: &Flow, off: &Figures, on: &Figures) -> String {
+    match (flow.kind, off.outcome, on.outcome) {
+        (Kind::Tcp(_), Some(Outcome::Throughput(off, _)), Some(Outcome::Throughput(on, _))) if off > 0.0 => {
+            format!("{:.2} x", on / off)
+        }
+        _ => String::new(),
+    }
+}
