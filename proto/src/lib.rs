@@ -1,6 +1,26 @@
 //! The gateway's gRPC interfaces, generated from the files in `proto/`.
 #![forbid(unsafe_code)]
 
+/// The descriptors of all three packages, as a serialized `google.protobuf.FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// `openoffload`: what any OpenOffload client speaks.
+pub mod openoffload {
+    /// Version 2: the session table.
+    #[expect(missing_docs, reason = "documented in openoffload_v2.proto")]
+    #[allow(clippy::all, reason = "generated")]
+    pub mod v2 {
+        tonic::include_proto!("openoffload.v2");
+    }
+
+    /// Version 1alpha5: activation of a device.
+    #[expect(missing_docs, reason = "documented in openoffload_v1alpha5.proto")]
+    #[allow(clippy::all, reason = "generated")]
+    pub mod v1alpha5 {
+        tonic::include_proto!("openoffload.v1alpha5");
+    }
+}
+
 /// `gateway.v1`: what openoffload.v2 cannot say. The command line and the agent speak it.
 pub mod gateway {
     /// Version 1.
