@@ -1,0 +1,109 @@
+//! Connecting to a gateway, for the command line and the agent.
+
+use crate::Endpoint;
+use std::path::PathBuf;
+use std::time::Duration;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+
+/// A gateway's control endpoint and what it takes to be let in.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// For TCP endpoints that speak TLS.
+    pub tls: Option<ClientTls>,
+}
+
+/// What a client needs for TLS; PEM files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Whom to trust.
+    pub ca: PathBuf,
+    /// For mutual TLS: certificate and key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// The name in the server's certificate; None: the endpoint's address.
+    pub server_name: Option<String>,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A file cannot be read.
+    #[error("{path}: {source}", path = path.display())]
+    Read {
+        /// Its path.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Nobody there, or no agreement on TLS.
+    #[error(
+        "cannot connect to {endpoint}: {reason}; is the gateway running, and its control.listen the same?"
+    )]
+    Connect {
+        /// Where.
+        endpoint: Endpoint,
+        /// The causes, outermost first.
+        reason: String,
+    },
+}
+
+/// Time to connect.
+const CONNECT: Duration = Duration::from_secs(5);
+
+impl From<Endpoint> for Target {
+    fn from(endpoint: Endpoint) -> Self {
+        Self { endpoint, tls: None }
+    }
+}
+
+/// Connects. The channel reconnects by itself when the connection breaks later.
+pub async fn connect(target: &Target) -> Result<Channel, ClientError> {
+    let connect = |error: tonic::transport::Error| ClientError::Connect {
+        endpoint: target.endpoint.clone(),
+        reason: causes(&error),
+    };
+    let uri = match (&target.endpoint, &target.tls) {
+        (Endpoint::Unix(path), _) => format!("unix:{}", path.display()),
+        (Endpoint::Tcp(address), None) => format!("http://{address}"),
+        (Endpoint::Tcp(address), Some(_)) => format!("https://{address}"),
+    };
+    let mut channel = Channel::from_shared(uri)
+        .map_err(|error| ClientError::Connect {
+            endpoint: target.endpoint.clone(),
+            reason: error.to_string(),
+        })?
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    if let (Endpoint::Tcp(_), Some(tls)) = (&target.endpoint, &target.tls) {
+        channel = channel.tls_config(tls_config(tls)?).map_err(connect)?;
+    }
+    channel.connect().await.map_err(connect)
+}
+
+fn tls_config(tls: &ClientTls) -> Result<ClientTlsConfig, ClientError> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|source| ClientError::Read { path: path.clone(), source })
+    };
+    let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&tls.ca)?));
+    if let Some((cert, key)) = &tls.identity {
+        config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
+    }
+    if let Some(name) = &tls.server_name {
+        config = config.domain_name(name);
+    }
+    Ok(config)
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

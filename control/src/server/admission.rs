@@ -1,0 +1,90 @@
+//! What the services share: sessions come in by streams, and go out with their final counters.
+
+use super::{Handles, Limits};
+use crate::session_manager::Context;
+use conntrack::{CloseCode, Closed, SessionId, SessionInfo};
+use hashbrown::HashMap;
+use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+/// How long a removal waits for the housekeeper's report, which comes within milliseconds.
+const REPORT: Duration = Duration::from_secs(1);
+
+pub(super) struct Shared {
+    pub(super) handles: Handles,
+    pub(super) context: Context,
+    pub(super) limits: Limits,
+    pub(super) stop: CancellationToken,
+    pub(super) add_streams: Semaphore,
+}
+
+impl Shared {
+    /// A slot for one stream of new sessions.
+    pub(super) fn add_stream(&self) -> Result<SemaphorePermit<'_>, Status> {
+        self.add_streams.try_acquire().map_err(|_| {
+            Status::resource_exhausted("too many streams add sessions; end some, or put more into each")
+        })
+    }
+
+    /// The next message of a stream of new sessions; None at its end.
+    pub(super) async fn next<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
+        tokio::select! {
+            biased;
+            next = tokio::time::timeout(self.limits.stream_idle, stream.message()) => next.unwrap_or_else(|_| {
+                let seconds = self.limits.stream_idle.as_secs_f32();
+                Err(Status::deadline_exceeded(format!(
+                    "no session for {seconds} s: end the stream to get its answer, and open another when there is more"
+                )))
+            }),
+            () = self.stop.cancelled() => Err(Status::unavailable("the gateway shuts down")),
+        }
+    }
+
+    /// Removes sessions; their final records, and the ids there were none of.
+    pub(super) async fn remove(&self, ids: &[u64]) -> (Vec<Closed>, Vec<u64>) {
+        let Handles { table, clock, closed, .. } = &self.handles;
+        let (to, from) = mpsc::unbounded_channel();
+        let mut pending = HashMap::new();
+        let mut unknown = Vec::new();
+        for (i, &id) in ids.iter().enumerate() {
+            let session = SessionId(id);
+            let before = table.get(session);
+            match before {
+                Some(info) if closed.removed(session, &to, || table.remove(session, clock.now())) => {
+                    pending.insert(session, info);
+                }
+                _ => unknown.push(id),
+            }
+            if i % 256 == 255 {
+                tokio::task::yield_now().await;
+            }
+        }
+        drop(to);
+        (self.reports(pending, from).await, unknown)
+    }
+
+    async fn reports(
+        &self,
+        mut pending: HashMap<SessionId, SessionInfo>,
+        mut from: mpsc::UnboundedReceiver<Closed>,
+    ) -> Vec<Closed> {
+        let mut records = Vec::with_capacity(pending.len());
+        let deadline = tokio::time::Instant::now() + REPORT;
+        while !pending.is_empty() {
+            let Ok(Some(record)) = tokio::time::timeout_at(deadline, from.recv()).await else { break };
+            pending.remove(&record.info.spec.id);
+            records.push(record);
+        }
+        if !pending.is_empty() {
+            tracing::warn!(
+                sessions = pending.len(),
+                "removed, but the final counters are late; the last known are given"
+            );
+        }
+        let end = self.handles.clock.now();
+        records.extend(pending.into_values().map(|info| Closed { info, code: CloseCode::Deleted, end }));
+        records
+    }
+}

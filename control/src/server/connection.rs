@@ -1,0 +1,125 @@
+//! A client's connection, whatever carries it.
+
+use super::paging::Pages;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+
+/// Length of the client's connection preface (RFC 9113 section 3.4), which it sends unasked.
+const PREFACE: usize = 24;
+
+/// What calls know of the connection they came on.
+#[derive(Clone, Default)]
+pub(super) struct Peer(Arc<Pages>);
+
+impl Peer {
+    pub(super) fn pages(&self) -> &Pages {
+        &self.0
+    }
+}
+
+pub(super) enum Transport {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
+}
+
+/// Holds one of the server's slots for connections. Ends with an error when the server is killed, or when the client does
+/// not begin to speak HTTP/2 in time.
+pub(super) struct Connection {
+    transport: Transport,
+    peer: Peer,
+    killed: Pin<Box<WaitForCancellationFutureOwned>>,
+    preface: Option<Preface>,
+    _slot: OwnedSemaphorePermit,
+}
+
+struct Preface {
+    missing: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        transport: Transport,
+        slot: OwnedSemaphorePermit,
+        kill: CancellationToken,
+        handshake: Duration,
+    ) -> Self {
+        Self {
+            transport,
+            peer: Peer::default(),
+            killed: Box::pin(kill.cancelled_owned()),
+            preface: Some(Preface { missing: PREFACE, deadline: Box::pin(tokio::time::sleep(handshake)) }),
+            _slot: slot,
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.killed.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let before = buf.filled().len();
+        let read = match &mut this.transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        };
+        let Some(preface) = &mut this.preface else { return read };
+        if read.is_pending() {
+            ready!(preface.deadline.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        preface.missing = preface.missing.saturating_sub(buf.filled().len() - before);
+        if preface.missing == 0 {
+            this.preface = None;
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Unix(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

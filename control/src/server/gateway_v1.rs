@@ -1,0 +1,196 @@
+//! The service `gateway.v1.Gateway`.
+
+use super::admission::Shared;
+use super::paging;
+use crate::session_manager::gateway_v1 as convert;
+use crate::stats;
+use conntrack::{Closed, SessionId};
+use proto::gateway::v1::gateway_server::Gateway;
+use proto::gateway::v1::{
+    AddError, AddSessionsRequest, AddSessionsResponse, AddStatus, ClosedEvent, Counter,
+    DeleteSessionsRequest, DeleteSessionsResponse, FlushSessionsRequest, FlushSessionsResponse,
+    GetSessionRequest, GetStatsRequest, ListLifsRequest, ListLifsResponse, ListSessionsRequest,
+    ListSessionsResponse, Session, SessionInfo, Stats, WatchClosedRequest, closed_event::Event,
+};
+use std::sync::Arc;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Most sessions in an answer: under 4 MiB at 320 bytes each.
+const MAX_LIST: u32 = 10_000;
+/// Sessions in an answer if the client does not say.
+const DEFAULT_LIST: u32 = 1_000;
+/// Most ids in a call to delete.
+const MAX_DELETE: usize = 10_000;
+/// Most failures an answer names (gateway_v1.proto).
+const MAX_ERRORS: usize = 10_000;
+/// Sessions handled between two pauses.
+const CHUNK: u64 = 512;
+/// Records on their way to a listener, beside the log's buffer.
+const WATCH_BUFFER: usize = 64;
+
+pub(super) struct Service(pub(super) Arc<Shared>);
+
+impl Service {
+    fn add(&self, session: &Session) -> Result<(), (AddStatus, String)> {
+        let handles = &self.0.handles;
+        let spec = convert::spec(session, &self.0.context)
+            .map_err(|error| (convert::spec_status(&error), error.to_string()))?;
+        handles
+            .table
+            .insert(&spec, handles.clock.now())
+            .map_err(|error| (convert::insert_status(&error), error.to_string()))
+    }
+}
+
+#[tonic::async_trait]
+impl Gateway for Service {
+    async fn add_sessions(
+        &self,
+        request: Request<Streaming<AddSessionsRequest>>,
+    ) -> Result<Response<AddSessionsResponse>, Status> {
+        let _slot = self.0.add_stream()?;
+        let mut stream = request.into_inner();
+        let mut response = AddSessionsResponse::default();
+        let mut index = 0_u64;
+        while let Some(batch) = self.0.next(&mut stream).await? {
+            for session in &batch.sessions {
+                match self.add(session) {
+                    Ok(()) => response.accepted += 1,
+                    Err((status, message)) => {
+                        response.failed += 1;
+                        if response.errors.len() < MAX_ERRORS {
+                            let session_id = session.session_id;
+                            response.errors.push(AddError {
+                                session_id,
+                                index,
+                                status: status.into(),
+                                message,
+                            });
+                        }
+                    }
+                }
+                index += 1;
+                if index.is_multiple_of(CHUNK) {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn get_session(
+        &self,
+        request: Request<GetSessionRequest>,
+    ) -> Result<Response<SessionInfo>, Status> {
+        let id = request.into_inner().session_id;
+        let handles = &self.0.handles;
+        let info = handles
+            .table
+            .get(SessionId(id))
+            .ok_or_else(|| Status::not_found(format!("there is no session {id}")))?;
+        Ok(Response::new(convert::live(&info, &self.0.context, &handles.clock)))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsResponse>, Status> {
+        let ListSessionsRequest { cursor, limit } = request.into_inner();
+        let limit = if limit == 0 { DEFAULT_LIST } else { limit.min(MAX_LIST) };
+        let handles = &self.0.handles;
+        let (sessions, next_cursor) = paging::list(&handles.table, cursor, limit as usize).await;
+        let sessions =
+            sessions.iter().map(|info| convert::live(info, &self.0.context, &handles.clock)).collect();
+        Ok(Response::new(ListSessionsResponse { sessions, next_cursor }))
+    }
+
+    async fn delete_sessions(
+        &self,
+        request: Request<DeleteSessionsRequest>,
+    ) -> Result<Response<DeleteSessionsResponse>, Status> {
+        let ids = request.into_inner().session_ids;
+        if ids.len() > MAX_DELETE {
+            let message = format!("{} ids: delete at most {MAX_DELETE} in a call, or flush", ids.len());
+            return Err(Status::invalid_argument(message));
+        }
+        let (closed, unknown) = self.0.remove(&ids).await;
+        let clock = &self.0.handles.clock;
+        let closed = closed.iter().map(|record| convert::closed(record, &self.0.context, clock)).collect();
+        Ok(Response::new(DeleteSessionsResponse { closed, unknown }))
+    }
+
+    async fn flush_sessions(
+        &self,
+        _request: Request<FlushSessionsRequest>,
+    ) -> Result<Response<FlushSessionsResponse>, Status> {
+        let handles = self.0.handles.clone();
+        let removed = tokio::task::spawn_blocking(move || handles.table.flush(handles.clock.now()))
+            .await
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(FlushSessionsResponse { removed }))
+    }
+
+    type WatchClosedStream = ReceiverStream<Result<ClosedEvent, Status>>;
+
+    async fn watch_closed(
+        &self,
+        _request: Request<WatchClosedRequest>,
+    ) -> Result<Response<Self::WatchClosedStream>, Status> {
+        let (to, from) = mpsc::channel(WATCH_BUFFER);
+        let records = self.0.handles.closed.watch();
+        tokio::spawn(watch(self.0.clone(), records, to));
+        Ok(Response::new(ReceiverStream::new(from)))
+    }
+
+    async fn get_stats(&self, _request: Request<GetStatsRequest>) -> Result<Response<Stats>, Status> {
+        let handles = &self.0.handles;
+        let mut stats = stats::stats(&handles.config, &(handles.snapshot)(), &handles.table.stats());
+        let waiting = handles.closed.len() as u64;
+        stats.other.push(Counter { name: "closed_waiting".to_owned(), value: waiting });
+        stats.other.push(Counter { name: "closed_dropped".to_owned(), value: handles.closed.dropped() });
+        Ok(Response::new(stats))
+    }
+
+    async fn list_lifs(
+        &self,
+        _request: Request<ListLifsRequest>,
+    ) -> Result<Response<ListLifsResponse>, Status> {
+        let config = &self.0.handles.config;
+        let lifs = config.lifs.iter().map(|lif| stats::lif(config, lif)).collect();
+        Ok(Response::new(ListLifsResponse { lifs }))
+    }
+}
+
+/// Passes records on until the listener goes, or the server stops.
+async fn watch(
+    shared: Arc<Shared>,
+    mut records: Receiver<Closed>,
+    to: mpsc::Sender<Result<ClosedEvent, Status>>,
+) {
+    loop {
+        let next = tokio::select! {
+            () = to.closed() => return,
+            () = shared.stop.cancelled() => Err(Status::unavailable("the gateway shuts down")),
+            record = records.recv() => match record {
+                Ok(record) => {
+                    let closed = convert::closed(&record, &shared.context, &shared.handles.clock);
+                    Ok(ClosedEvent { event: Some(Event::Closed(closed)) })
+                }
+                Err(RecvError::Lagged(lost)) => Ok(ClosedEvent { event: Some(Event::Lost(lost)) }),
+                Err(RecvError::Closed) => return,
+            },
+        };
+        let last = next.is_err();
+        let sent = tokio::select! {
+            sent = to.send(next) => sent.is_ok(),
+            () = shared.stop.cancelled(), if !last => false,
+        };
+        if !sent || last {
+            return;
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The gRPC server: openoffload.v2 and gateway.v1, both on every endpoint.
+
+mod admission;
+mod connection;
+mod gateway_v1;
+mod listen;
+mod openoffload_v2;
+mod paging;
+mod tls;
+
+pub use tls::TlsFiles;
+
+use crate::session_manager::Context;
+use crate::{Clock, ClosedLog, Endpoint};
+use admission::Shared;
+use connection::Connection;
+use conntrack::SessionTable;
+use listen::{Listener, SocketFile};
+use pipeline::{Config, Snapshot};
+use proto::gateway::v1::gateway_server::GatewayServer;
+use proto::openoffload::v2::session_table_server::SessionTableServer;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+/// Where and how to serve.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// Where: at least one.
+    pub listen: Vec<Endpoint>,
+    /// With it, TCP speaks TLS only; unix sockets never do.
+    pub tls: Option<TlsFiles>,
+    /// Allows TCP without `tls`.
+    pub plaintext: bool,
+    /// What clients may use up.
+    pub limits: Limits,
+}
+
+/// What clients may use up.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once, those in their handshake included; more are closed as they come.
+    pub connections: usize,
+    /// Calls at once per connection.
+    pub calls_per_connection: u32,
+    /// Streams of new sessions at once, all connections together.
+    pub add_streams: usize,
+    /// Time for TLS and HTTP/2 to begin.
+    pub handshake: Duration,
+    /// A stream of new sessions that brings none for so long is ended.
+    pub stream_idle: Duration,
+    /// Silence after which a connection is probed; it is closed if it does not answer within the same time.
+    pub keepalive: Duration,
+    /// Time for calls to end at shutdown.
+    pub shutdown: Duration,
+    /// Failures an answer to openoffload.v2 `AddSession` names.
+    pub response_errors: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 256,
+            calls_per_connection: 128,
+            add_streams: 256,
+            handshake: Duration::from_secs(10),
+            stream_idle: Duration::from_secs(60),
+            keepalive: Duration::from_secs(20),
+            shutdown: Duration::from_secs(3),
+            response_errors: 100_000,
+        }
+    }
+}
+
+/// What the server works on.
+#[derive(Clone)]
+pub struct Handles {
+    /// The sessions.
+    pub table: Arc<SessionTable>,
+    /// What the pipeline was told: ports and LIFs with their ids and names.
+    pub config: Arc<Config>,
+    /// The pipeline's counters.
+    pub snapshot: Arc<dyn Fn() -> Snapshot + Send + Sync>,
+    /// The one the workers use.
+    pub clock: Clock,
+    /// What a [`crate::Housekeeper`] reports to.
+    pub closed: Arc<ClosedLog>,
+    /// Whether the pipeline makes copies for mirror and snoop.
+    pub copies: bool,
+}
+
+/// Why the server does not start; nothing is left listening.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The list is empty.
+    #[error("no control endpoint: name at least one in control.listen")]
+    NoEndpoint,
+    /// TCP would be in the clear.
+    #[error("{0} would be served without TLS: configure control.tls, or set control.plaintext = true")]
+    Plaintext(Endpoint),
+    /// A file cannot be read.
+    #[error("{what} {path}: {source}", path = path.display())]
+    Read {
+        /// What it is for.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{what} {path}: {reason}", path = path.display())]
+    Pem {
+        /// What it is for.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong, and what to put there.
+        reason: String,
+    },
+    /// Certificate and key do not belong together.
+    #[error("certificate {cert} and key {key} do not belong together: {reason}", cert = cert.display(), key = key.display())]
+    KeyMismatch {
+        /// The certificate's path.
+        cert: PathBuf,
+        /// The key's path.
+        key: PathBuf,
+        /// What rustls says.
+        reason: String,
+    },
+    /// Another process serves there.
+    #[error("{0} is in use: another process answers there; stop it, or choose another path")]
+    InUse(Endpoint),
+    /// What is there is no socket.
+    #[error("{0} is there already and is no socket: remove it, or choose another path")]
+    NotASocket(Endpoint),
+    /// The system refuses.
+    #[error("cannot listen on {endpoint}: {source}")]
+    Listen {
+        /// Where.
+        endpoint: Endpoint,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// A running server. Dropping it closes everything at once; [`Self::shutdown`] lets calls end.
+pub struct Server {
+    endpoints: Vec<Endpoint>,
+    stop: CancellationToken,
+    kill: CancellationToken,
+    grace: Duration,
+    serve: JoinHandle<()>,
+    _sockets: Vec<SocketFile>,
+}
+
+impl Server {
+    /// Checks everything, then listens, then serves. Unix sockets get mode 0600; a stale one is replaced.
+    pub async fn start(config: ServerConfig, handles: Handles) -> Result<Self, ServerError> {
+        if config.listen.is_empty() {
+            return Err(ServerError::NoEndpoint);
+        }
+        let acceptor = config.tls.as_ref().map(tls::acceptor).transpose()?;
+        let in_the_clear =
+            |e: &&Endpoint| matches!(e, Endpoint::Tcp(_)) && acceptor.is_none() && !config.plaintext;
+        if let Some(endpoint) = config.listen.iter().find(in_the_clear) {
+            return Err(ServerError::Plaintext(endpoint.clone()));
+        }
+        let mut listeners = Vec::with_capacity(config.listen.len());
+        let mut sockets = Vec::new();
+        for endpoint in &config.listen {
+            let (listener, socket) = Listener::bind(endpoint)?;
+            listeners.push(listener);
+            sockets.extend(socket);
+        }
+        let limits = config.limits;
+        let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
+        let (connections, incoming) = mpsc::channel(16);
+        let gate = listen::Gate {
+            connections,
+            slots: Arc::new(Semaphore::new(limits.connections)),
+            handshake: limits.handshake,
+            stop: stop.clone(),
+            kill: kill.clone(),
+        };
+        let endpoints: Vec<_> = listeners.iter().map(|l| l.endpoint().clone()).collect();
+        for listener in listeners {
+            tokio::spawn(listener.accept(gate.clone(), acceptor.clone()));
+        }
+        let serve = tokio::spawn(serve(incoming, handles, limits, stop.clone()));
+        Ok(Self { endpoints, stop, kill, grace: limits.shutdown, serve, _sockets: sockets })
+    }
+
+    /// Where it listens, ports chosen by the system filled in.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// Takes no more connections, ends streams, lets calls end (for [`Limits::shutdown`]), and removes its sockets.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        if tokio::time::timeout(self.grace, &mut self.serve).await.is_err() {
+            tracing::warn!("clients have not ended their calls in time; their connections are closed");
+            self.kill.cancel();
+            let _ = tokio::time::timeout(self.grace, &mut self.serve).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.kill.cancel();
+    }
+}
+
+/// Largest openoffload.v2 request: each is one session.
+const MAX_V2_REQUEST: usize = 64 << 10;
+/// Largest gateway.v1 request: a batch of sessions.
+const MAX_V1_REQUEST: usize = 4 << 20;
+/// What clients take by default.
+const MAX_RESPONSE: usize = 4 << 20;
+/// HTTP/2 flow control windows: what a call, and a connection, may have on the way.
+const CALL_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
+async fn serve(
+    incoming: mpsc::Receiver<io::Result<Connection>>,
+    handles: Handles,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let context = Context::new(&handles.config, handles.copies);
+    let shared = Arc::new(Shared {
+        context,
+        limits,
+        stop: stop.clone(),
+        add_streams: Semaphore::new(limits.add_streams),
+        handles,
+    });
+    let session_table = SessionTableServer::new(openoffload_v2::Service(shared.clone()))
+        .max_decoding_message_size(MAX_V2_REQUEST)
+        .max_encoding_message_size(MAX_RESPONSE);
+    let gateway = GatewayServer::new(gateway_v1::Service(shared))
+        .max_decoding_message_size(MAX_V1_REQUEST)
+        .max_encoding_message_size(MAX_RESPONSE);
+    let served = tonic::transport::Server::builder()
+        .initial_stream_window_size(CALL_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(limits.calls_per_connection)
+        .http2_keepalive_interval(Some(limits.keepalive))
+        .http2_keepalive_timeout(Some(limits.keepalive))
+        .http2_max_header_list_size(16 << 10)
+        .add_service(session_table)
+        .add_service(gateway)
+        .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the control server ended");
+    }
+}

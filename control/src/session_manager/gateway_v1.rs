@@ -1,0 +1,221 @@
+//! gateway.v1 requests and answers.
+
+use super::{Context, SpecError, address, check_addresses, idle_timeout, port, transport_port};
+use crate::Clock;
+use conntrack::{
+    Action, CloseCode, Closed, Counters, InsertError, L2, MacPair, SessionId, SessionInfo, SessionSpec,
+    SessionState, Tuple,
+};
+use proto::gateway::v1;
+use std::net::IpAddr;
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+
+/// A session as requested.
+pub fn spec(session: &v1::Session, context: &Context) -> Result<SessionSpec, SpecError> {
+    if session.session_id == 0 {
+        return Err(SpecError::field("session_id", "choose any value but 0"));
+    }
+    let protocol = u8::try_from(session.protocol)
+        .map_err(|_| SpecError::field("protocol", "an IP protocol number is at most 255"))?;
+    let original = session.original.as_ref().ok_or(SpecError::field("original", "is missing"))?;
+    let original = tuple(original, protocol)?;
+    let translated = session.translated.as_ref().map(|t| tuple(t, protocol)).transpose()?.unwrap_or(original);
+    if original.source.is_ipv4() != translated.source.is_ipv4() {
+        return Err(SpecError::field("translated", "must be of the original tuple's address family"));
+    }
+    Ok(SessionSpec {
+        id: SessionId(session.session_id),
+        in_lif: context.lif("in_lif", i64::from(session.in_lif))?,
+        out_lif: context.lif("out_lif", i64::from(session.out_lif))?,
+        protocol,
+        original,
+        translated,
+        l2: session.l2.as_ref().map(l2).transpose()?,
+        action: action(session, context)?,
+        idle_timeout: idle_timeout("idle_timeout", session.idle_timeout)?,
+        owner: 0,
+    })
+}
+
+fn tuple(tuple: &v1::Tuple, protocol: u8) -> Result<Tuple, SpecError> {
+    let source = address("source", &tuple.source)?;
+    let destination = address("destination", &tuple.destination)?;
+    check_addresses(("source", source), ("destination", destination))?;
+    let (source_port, destination_port) = match protocol {
+        TCP | UDP => (
+            transport_port("source_port", tuple.source_port)?,
+            transport_port("destination_port", tuple.destination_port)?,
+        ),
+        ICMP | ICMPV6 => {
+            if (protocol == ICMP) != source.is_ipv4() {
+                return Err(SpecError::field("protocol", "ICMP is 1 with IPv4 and 58 with IPv6 addresses"));
+            }
+            no_port("destination_port", tuple.destination_port)?;
+            (port("source_port", tuple.source_port)?, 0)
+        }
+        _ => {
+            no_port("source_port", tuple.source_port)?;
+            no_port("destination_port", tuple.destination_port)?;
+            (0, 0)
+        }
+    };
+    Ok(Tuple { source, destination, source_port, destination_port })
+}
+
+fn no_port(field: &'static str, value: u32) -> Result<(), SpecError> {
+    if value == 0 { Ok(()) } else { Err(SpecError::field(field, "the protocol has none; send 0")) }
+}
+
+fn l2(l2: &v1::L2) -> Result<L2, SpecError> {
+    let forward =
+        l2.forward.as_ref().ok_or(SpecError::field("l2.forward", "is missing; l2 needs both directions"))?;
+    let reverse =
+        l2.reverse.as_ref().ok_or(SpecError::field("l2.reverse", "is missing; l2 needs both directions"))?;
+    Ok(L2 { forward: mac_pair(forward)?, reverse: mac_pair(reverse)? })
+}
+
+fn mac_pair(pair: &v1::MacPair) -> Result<MacPair, SpecError> {
+    let mac = |bytes: &[u8]| {
+        <[u8; 6]>::try_from(bytes).map_err(|_| SpecError::field("l2", "a MAC address has 6 bytes"))
+    };
+    let (source, destination) = (mac(&pair.source)?, mac(&pair.destination)?);
+    // The group bit (IEEE 802): no frame comes from a group.
+    if source[0] & 1 == 1 {
+        return Err(SpecError::field("l2", "a source MAC must be a unicast address"));
+    }
+    Ok(MacPair { source, destination })
+}
+
+fn action(session: &v1::Session, context: &Context) -> Result<Action, SpecError> {
+    let kind = v1::Action::try_from(session.action).map_err(|_| {
+        SpecError::field("action", "ACTION_FORWARD, ACTION_DROP, ACTION_MIRROR or ACTION_SNOOP")
+    })?;
+    match kind {
+        v1::Action::Forward => Ok(Action::Forward),
+        v1::Action::Drop => Ok(Action::Drop),
+        v1::Action::Mirror => {
+            context.copies()?;
+            collector(session).map(Action::Mirror)
+        }
+        v1::Action::Snoop => {
+            context.copies()?;
+            collector(session).map(Action::Snoop)
+        }
+    }
+}
+
+fn collector(session: &v1::Session) -> Result<IpAddr, SpecError> {
+    let collector = address("collector", &session.collector)?;
+    if collector.is_unspecified() {
+        return Err(SpecError::field("collector", "is missing"));
+    }
+    Ok(collector)
+}
+
+/// How a request that is wrong in itself reads.
+pub fn spec_status(error: &SpecError) -> v1::AddStatus {
+    match error {
+        SpecError::Field { .. } => v1::AddStatus::Invalid,
+        SpecError::UnknownLif { .. } => v1::AddStatus::UnknownLif,
+        SpecError::NoCopies => v1::AddStatus::Unsupported,
+    }
+}
+
+/// How a refusal by the table reads.
+pub fn insert_status(error: &InsertError) -> v1::AddStatus {
+    match error {
+        InsertError::Full => v1::AddStatus::TableFull,
+        InsertError::IdExists(_) | InsertError::FlowExists(_) => v1::AddStatus::Exists,
+        InsertError::Invalid(_) => v1::AddStatus::Invalid,
+    }
+}
+
+/// A session as clients describe it.
+pub fn session(spec: &SessionSpec, context: &Context) -> v1::Session {
+    let (action, collector) = match spec.action {
+        Action::Forward => (v1::Action::Forward, Vec::new()),
+        Action::Drop => (v1::Action::Drop, Vec::new()),
+        Action::Mirror(collector) => (v1::Action::Mirror, bytes(collector)),
+        Action::Snoop(collector) => (v1::Action::Snoop, bytes(collector)),
+    };
+    let pair =
+        |pair: &MacPair| v1::MacPair { source: pair.source.to_vec(), destination: pair.destination.to_vec() };
+    v1::Session {
+        session_id: spec.id.0,
+        in_lif: context.lif_id(spec.in_lif),
+        out_lif: context.lif_id(spec.out_lif),
+        protocol: u32::from(spec.protocol),
+        original: Some(proto_tuple(&spec.original)),
+        translated: (spec.translated != spec.original).then(|| proto_tuple(&spec.translated)),
+        l2: spec.l2.map(|l2| v1::L2 { forward: Some(pair(&l2.forward)), reverse: Some(pair(&l2.reverse)) }),
+        action: action.into(),
+        collector,
+        idle_timeout: spec.idle_timeout.unwrap_or_default(),
+    }
+}
+
+fn proto_tuple(tuple: &Tuple) -> v1::Tuple {
+    v1::Tuple {
+        source: bytes(tuple.source),
+        destination: bytes(tuple.destination),
+        source_port: u32::from(tuple.source_port),
+        destination_port: u32::from(tuple.destination_port),
+    }
+}
+
+fn bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    }
+}
+
+fn counters(counters: &Counters) -> v1::Counters {
+    v1::Counters {
+        in_packets: counters.in_packets,
+        in_bytes: counters.in_bytes,
+        out_packets: counters.out_packets,
+        out_bytes: counters.out_bytes,
+    }
+}
+
+/// A live session.
+pub fn live(info: &SessionInfo, context: &Context, clock: &Clock) -> v1::SessionInfo {
+    let state = match info.state {
+        SessionState::Established => v1::SessionState::Established,
+        SessionState::Closing1 => v1::SessionState::Closing1,
+        SessionState::Closing2 => v1::SessionState::Closing2,
+    };
+    v1::SessionInfo {
+        session: Some(session(&info.spec, context)),
+        counters: Some(counters(&info.counters)),
+        state: state.into(),
+        start_time: Some(clock.proto(info.start)),
+        idle_ms: clock.now().since(info.last_seen),
+    }
+}
+
+/// A session that has ended.
+pub fn closed(closed: &Closed, context: &Context, clock: &Clock) -> v1::ClosedSession {
+    let code = match closed.code {
+        CloseCode::FinAck => v1::CloseCode::Finack,
+        CloseCode::Rst => v1::CloseCode::Rst,
+        CloseCode::Timeout => v1::CloseCode::Timeout,
+        CloseCode::Deleted => v1::CloseCode::Deleted,
+    };
+    v1::ClosedSession {
+        session: Some(session(&closed.info.spec, context)),
+        counters: Some(counters(&closed.info.counters)),
+        close_code: code.into(),
+        start_time: Some(clock.proto(closed.info.start)),
+        end_time: Some(clock.proto(closed.end)),
+    }
+}
+
+#[cfg(test)]
+#[path = "gateway_v1_tests.rs"]
+mod tests;

@@ -1,0 +1,138 @@
+use super::*;
+use crate::session_manager::tests::context;
+
+fn request() -> v1::Session {
+    v1::Session {
+        session_id: 7,
+        in_lif: 1,
+        out_lif: 2,
+        protocol: 6,
+        original: Some(v1::Tuple {
+            source: vec![10, 1, 0, 5],
+            destination: vec![198, 51, 100, 10],
+            source_port: 40_000,
+            destination_port: 443,
+        }),
+        translated: Some(v1::Tuple {
+            source: vec![203, 0, 113, 1],
+            destination: vec![198, 51, 100, 10],
+            source_port: 61_000,
+            destination_port: 443,
+        }),
+        l2: Some(v1::L2 {
+            forward: Some(v1::MacPair {
+                source: vec![2, 0, 0, 0, 0, 1],
+                destination: vec![2, 0, 0, 0, 0, 2],
+            }),
+            reverse: Some(v1::MacPair {
+                source: vec![2, 0, 0, 0, 0, 3],
+                destination: vec![2, 0, 0, 0, 0, 4],
+            }),
+        }),
+        action: v1::Action::Snoop.into(),
+        collector: vec![192, 0, 2, 7],
+        idle_timeout: 30,
+    }
+}
+
+fn refused(change: impl FnOnce(&mut v1::Session)) -> SpecError {
+    let mut request = request();
+    change(&mut request);
+    spec(&request, &context(true)).expect_err("must be refused")
+}
+
+fn original(session: &mut v1::Session) -> &mut v1::Tuple {
+    session.original.as_mut().expect("present")
+}
+
+#[test]
+fn there_and_back() {
+    let context = context(true);
+    let spec = spec(&request(), &context).expect("valid");
+    assert_eq!(session(&spec, &context), request());
+    assert_eq!(spec.translated.source.to_string(), "203.0.113.1");
+}
+
+#[test]
+fn untranslated_there_and_back() {
+    let context = context(false);
+    let request = v1::Session {
+        translated: None,
+        l2: None,
+        action: v1::Action::Drop.into(),
+        collector: Vec::new(),
+        idle_timeout: 0,
+        ..request()
+    };
+    let spec = spec(&request, &context).expect("valid");
+    assert_eq!(spec.translated, spec.original);
+    assert_eq!(session(&spec, &context), request);
+}
+
+#[test]
+fn icmp_and_protocols_without_ports() {
+    let context = context(false);
+    let mut request = v1::Session { protocol: 1, translated: None, action: 0, ..request() };
+    assert_eq!(
+        spec(&request, &context),
+        Err(SpecError::field("destination_port", "the protocol has none; send 0"))
+    );
+    original(&mut request).destination_port = 0;
+    assert_eq!(spec(&request, &context).map(|s| s.original.source_port), Ok(40_000));
+    request.protocol = 58;
+    assert!(matches!(spec(&request, &context), Err(SpecError::Field { field: "protocol", .. })));
+    request.protocol = 47;
+    assert!(matches!(spec(&request, &context), Err(SpecError::Field { field: "source_port", .. })));
+    original(&mut request).source_port = 0;
+    assert!(spec(&request, &context).is_ok());
+}
+
+#[test]
+fn bad_requests_name_the_field() {
+    let field = |error| match error {
+        SpecError::Field { field, .. } | SpecError::UnknownLif { field, .. } => field,
+        SpecError::NoCopies => "action",
+    };
+    assert_eq!(field(refused(|s| s.session_id = 0)), "session_id");
+    assert_eq!(field(refused(|s| s.in_lif = 77)), "in_lif");
+    assert_eq!(field(refused(|s| s.out_lif = u32::MAX)), "out_lif");
+    assert_eq!(field(refused(|s| s.protocol = 256)), "protocol");
+    assert_eq!(field(refused(|s| s.original = None)), "original");
+    assert_eq!(field(refused(|s| original(s).source.clear())), "source");
+    assert_eq!(field(refused(|s| original(s).destination = vec![1; 16])), "destination");
+    assert_eq!(field(refused(|s| original(s).source_port = 65_536)), "source_port");
+    assert_eq!(field(refused(|s| original(s).destination_port = 0)), "destination_port");
+    assert_eq!(field(refused(|s| s.action = 9)), "action");
+    assert_eq!(field(refused(|s| s.collector.clear())), "collector");
+    assert_eq!(field(refused(|s| s.collector = vec![0; 4])), "collector");
+    assert_eq!(field(refused(|s| s.idle_timeout = 1 << 30)), "idle_timeout");
+    assert_eq!(
+        field(refused(|s| {
+            s.translated = Some(v1::Tuple {
+                source: vec![1; 16],
+                destination: vec![2; 16],
+                source_port: 1,
+                destination_port: 2,
+            });
+        })),
+        "translated"
+    );
+    assert_eq!(field(refused(|s| s.l2 = Some(v1::L2 { forward: None, reverse: None }))), "l2.forward");
+    assert_eq!(
+        field(refused(|s| {
+            let l2 = s.l2.as_mut().expect("present");
+            l2.forward = Some(v1::MacPair { source: vec![0xff; 6], destination: vec![2; 6] });
+        })),
+        "l2"
+    );
+}
+
+#[test]
+fn statuses_tell_causes_apart() {
+    assert_eq!(spec_status(&refused(|s| s.in_lif = 77)), v1::AddStatus::UnknownLif);
+    assert_eq!(spec_status(&refused(|s| s.protocol = 300)), v1::AddStatus::Invalid);
+    let unsupported = spec(&request(), &context(false)).expect_err("no copies");
+    assert_eq!(spec_status(&unsupported), v1::AddStatus::Unsupported);
+    assert_eq!(insert_status(&InsertError::Full), v1::AddStatus::TableFull);
+    assert_eq!(insert_status(&InsertError::FlowExists(3)), v1::AddStatus::Exists);
+}
