@@ -1,1 +1,8 @@
-//! placeholder
+//! The gateway as a library: its configuration, `replay`, and the adapter that runs the pipeline on DPDK's buffers.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod config;
+
+/// Where the control services listen, and clients connect, unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/openoffload-gateway.sock";

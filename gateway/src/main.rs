@@ -1,2 +1,6 @@
-//! The gateway.
-fn main() {}
+//! The `gateway` program.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    gateway::cli::main()
+}
