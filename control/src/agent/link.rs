@@ -1,0 +1,238 @@
+//! The connection to the gateway: made again whenever it breaks.
+
+use super::config::Endpoint;
+use super::tracker::Batch;
+use proto::gateway::v1;
+use proto::gateway::v1::gateway_client::GatewayClient;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use tokio::sync::{Notify, mpsc};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+const PAGE: u32 = 2000;
+const QUEUE: usize = 1024;
+
+/// A client of the gateway.
+pub type Client = GatewayClient<Channel>;
+
+/// What the link tells the agent.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// Connected, closed sessions are being watched, and these sessions are there.
+    Up {
+        /// To call with.
+        client: Client,
+        /// Every session of the gateway.
+        sessions: Vec<v1::SessionInfo>,
+    },
+    /// A session closed.
+    Closed(v1::ClosedSession),
+    /// Records of closed sessions were lost.
+    Lost(u64),
+    /// The connection broke; it is being made again.
+    Down,
+}
+
+/// Why the link is not up.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// The address, or the TLS files, cannot be used.
+    #[error("gateway.connect \"{address}\": {reason}")]
+    Endpoint {
+        /// As configured.
+        address: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No answer.
+    #[error(
+        "cannot reach the gateway at \"{address}\": {source}; is it running, and is its control.listen the same?"
+    )]
+    Connect {
+        /// As configured.
+        address: String,
+        /// Of the transport.
+        source: tonic::transport::Error,
+    },
+    /// A call failed.
+    #[error("the gateway's answer: {0}")]
+    Call(#[from] tonic::Status),
+    /// It ended the stream of closed sessions.
+    #[error("the gateway ended the connection")]
+    Ended,
+}
+
+/// The link, kept up by a task of its own until dropped.
+pub struct Link {
+    /// What happens on it.
+    pub events: mpsc::Receiver<LinkEvent>,
+    restart: Arc<Notify>,
+}
+
+impl Link {
+    /// Starts connecting.
+    ///
+    /// # Errors
+    /// The address or TLS files cannot be used.
+    pub fn start(endpoint: &Endpoint) -> Result<Self, LinkError> {
+        let transport = transport(endpoint)?;
+        let (sender, events) = mpsc::channel(QUEUE);
+        let restart = Arc::new(Notify::new());
+        tokio::spawn(maintain(endpoint.address.clone(), transport, sender, restart.clone()));
+        Ok(Self { events, restart })
+    }
+
+    /// Drops the connection and makes a new one.
+    pub fn restart(&self) {
+        self.restart.notify_one();
+    }
+}
+
+fn transport(endpoint: &Endpoint) -> Result<tonic::transport::Endpoint, LinkError> {
+    let wrong = |reason: String| LinkError::Endpoint { address: endpoint.address.clone(), reason };
+    let mut transport = tonic::transport::Endpoint::from_shared(endpoint.address.clone())
+        .map_err(|error| wrong(error.to_string()))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true);
+    if let Some(tls) = &endpoint.tls {
+        let read = |path: &std::path::Path| {
+            std::fs::read(path).map_err(|error| wrong(format!("{}: {error}", path.display())))
+        };
+        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&tls.ca)?));
+        if let (Some(cert), Some(key)) = (&tls.cert, &tls.key) {
+            config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
+        }
+        if let Some(name) = &tls.server_name {
+            config = config.domain_name(name);
+        }
+        transport = transport.tls_config(config).map_err(|error| wrong(error.to_string()))?;
+    }
+    Ok(transport)
+}
+
+async fn maintain(
+    address: String,
+    transport: tonic::transport::Endpoint,
+    events: mpsc::Sender<LinkEvent>,
+    restart: Arc<Notify>,
+) {
+    let mut pause = FIRST_PAUSE;
+    let mut told = false;
+    while !events.is_closed() {
+        let began = Instant::now();
+        let Err(error) = session(&address, &transport, &events, &restart).await else { return };
+        if events.send(LinkEvent::Down).await.is_err() {
+            return;
+        }
+        if began.elapsed() > LONGEST_PAUSE {
+            (pause, told) = (FIRST_PAUSE, false);
+        }
+        if !told {
+            tracing::warn!(%error, "no gateway; trying again");
+            told = true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = events.closed() => return,
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// One connection from its beginning to its end; `Ok` when the agent is gone.
+async fn session(
+    address: &str,
+    transport: &tonic::transport::Endpoint,
+    events: &mpsc::Sender<LinkEvent>,
+    restart: &Notify,
+) -> Result<(), LinkError> {
+    let channel = transport
+        .connect()
+        .await
+        .map_err(|source| LinkError::Connect { address: address.to_owned(), source })?;
+    let mut client = GatewayClient::new(channel);
+    // Before the list, so that nothing that closes meanwhile is missed.
+    let mut closed = client.watch_closed(v1::WatchClosedRequest {}).await?.into_inner();
+    let mut sessions = Vec::new();
+    list(&mut client, |page| sessions.extend(page)).await?;
+    tracing::info!(gateway = address, sessions = sessions.len(), "connected");
+    if events.send(LinkEvent::Up { client, sessions }).await.is_err() {
+        return Ok(());
+    }
+    loop {
+        let record = tokio::select! {
+            record = closed.message() => record?.ok_or(LinkError::Ended)?,
+            () = restart.notified() => return Err(LinkError::Ended),
+            () = events.closed() => return Ok(()),
+        };
+        let event = match record.event {
+            Some(v1::closed_event::Event::Closed(session)) => LinkEvent::Closed(session),
+            Some(v1::closed_event::Event::Lost(count)) => LinkEvent::Lost(count),
+            None => continue,
+        };
+        if events.send(event).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Reads the gateway's whole list, page by page.
+///
+/// # Errors
+/// A call failed.
+pub async fn list(client: &mut Client, mut visit: impl FnMut(Vec<v1::SessionInfo>)) -> Result<(), LinkError> {
+    let mut cursor = 0;
+    loop {
+        let request = timed(v1::ListSessionsRequest { cursor, limit: PAGE });
+        let page = client.list_sessions(request).await?.into_inner();
+        visit(page.sessions);
+        cursor = page.next_cursor;
+        if cursor == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub struct BatchAnswer {
+    /// Ids of the additions.
+    pub ids: Vec<u64>,
+    /// To the additions.
+    pub added: v1::AddSessionsResponse,
+    /// To the deletions.
+    pub deleted: v1::DeleteSessionsResponse,
+}
+
+/// Deletes, then adds.
+///
+/// # Errors
+/// A call failed; what it has done is unknown.
+pub async fn apply(mut client: Client, batch: Batch) -> Result<BatchAnswer, LinkError> {
+    let mut answer = BatchAnswer::default();
+    if !batch.deletes.is_empty() {
+        let request = timed(v1::DeleteSessionsRequest { session_ids: batch.deletes });
+        answer.deleted = client.delete_sessions(request).await?.into_inner();
+    }
+    if !batch.adds.is_empty() {
+        answer.ids = batch.adds.iter().map(|add| add.id).collect();
+        let sessions = batch.adds.into_iter().map(|add| add.session).collect();
+        let request = timed(tokio_stream::once(v1::AddSessionsRequest { sessions }));
+        answer.added = client.add_sessions(request).await?.into_inner();
+    }
+    Ok(answer)
+}
+
+fn timed<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}

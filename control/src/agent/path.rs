@@ -1,0 +1,452 @@
+//! Where the kernel sends a connection's packets: interfaces, next hops and their MACs, over rtnetlink.
+
+use super::entry::{Entry, protocol};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{Handle, MulticastGroup};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+use tokio::sync::{Mutex, mpsc};
+use tokio_stream::{Stream, StreamExt};
+
+/// The neighbour table is read again at most this often when one is missing.
+const NEIGHBOUR_REFRESH: Duration = Duration::from_millis(200);
+
+/// An Ethernet address.
+pub type Mac = [u8; 6];
+
+/// One side of a connection's path.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Side {
+    /// The LIF of the interface, by configuration.
+    pub lif: u32,
+    /// The interface's own MAC: the source of what leaves there.
+    pub own_mac: Mac,
+    /// Whom packets that leave there are sent to.
+    pub next_hop_mac: Mac,
+}
+
+/// Both sides of a connection's path.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Path {
+    /// Where the original direction arrives, and replies leave.
+    pub inward: Side,
+    /// Where the original direction leaves, and replies arrive.
+    pub outward: Side,
+}
+
+/// Why there is no path.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum PathError {
+    /// The VNF itself is one of the ends.
+    #[error("an end of the connection is this host")]
+    Local,
+    /// Multicast, broadcast, blackhole and the like.
+    #[error("the route is not a unicast route")]
+    NotUnicast,
+    /// The kernel has no route.
+    #[error("no route")]
+    NoRoute,
+    /// The interface has no LIF in the configuration.
+    #[error("interface {0} has no LIF in the agent's configuration")]
+    NotConfigured(String),
+    /// The interface is down or gone.
+    #[error("interface {0} is down")]
+    InterfaceDown(String),
+    /// Tunnels and the like.
+    #[error("interface {0} has no Ethernet address")]
+    NoMac(String),
+    /// Worth another try.
+    #[error("the neighbour {0} is not resolved")]
+    Neighbour(IpAddr),
+    /// The way back does not lead to where the packets come from.
+    #[error("the route back leaves by another interface")]
+    Asymmetric,
+    /// Worth another try.
+    #[error("netlink: {0}")]
+    Netlink(String),
+}
+
+impl PathError {
+    /// May go away by itself soon.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Neighbour(_) | Self::Netlink(_))
+    }
+
+    /// The name of its counter.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::NotUnicast => "not_unicast",
+            Self::NoRoute => "no_route",
+            Self::NotConfigured(_) => "interface_not_configured",
+            Self::InterfaceDown(_) => "interface_down",
+            Self::NoMac(_) => "no_mac",
+            Self::Neighbour(_) => "neighbour_unresolved",
+            Self::Asymmetric => "asymmetric",
+            Self::Netlink(_) => "netlink",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Link {
+    name: String,
+    mac: Option<Mac>,
+    up: bool,
+}
+
+#[derive(Default)]
+struct Tables {
+    links: HashMap<u32, Link>,
+    neighbours: HashMap<(u32, IpAddr), Mac>,
+    /// Bridge forwarding database: (bridge, MAC) → port.
+    fdb: HashMap<(u32, Mac), u32>,
+}
+
+struct Hop {
+    interface: u32,
+    address: IpAddr,
+}
+
+/// Looks paths up. Cheap to clone.
+#[derive(Clone)]
+pub struct Resolver {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    handle: Handle,
+    lifs: HashMap<String, u32>,
+    tables: RwLock<Tables>,
+    refreshed: Mutex<Option<Instant>>,
+}
+
+/// Something that may change paths: routes, rules, links, addresses or a neighbour's MAC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PathsChanged;
+
+impl Resolver {
+    /// Reads links, neighbours and bridge tables, and follows them from then on in tasks of its own. `lifs`: LIF by interface
+    /// name. `changed` is told when paths may be others than before.
+    pub async fn new(
+        lifs: HashMap<String, u32>,
+        changed: mpsc::Sender<PathsChanged>,
+    ) -> Result<Self, PathError> {
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(io_error)?;
+        tokio::spawn(connection);
+        let shared = Shared { handle, lifs, tables: RwLock::default(), refreshed: Mutex::new(None) };
+        let resolver = Self { shared: Arc::new(shared) };
+        let messages = follow().map_err(io_error)?;
+        resolver.read_all().await?;
+        tokio::spawn(resolver.clone().keep_current(messages, changed));
+        Ok(resolver)
+    }
+
+    /// The path of `entry`'s packets.
+    pub async fn path(&self, entry: &Entry) -> Result<Path, PathError> {
+        let translated = entry.translated();
+        let client = entry.original.source;
+        let server = translated.destination;
+        let mut arrival = self.route(entry, client, None, None, false).await?.interface;
+        // Routes may depend on where packets arrive, on both sides: look until it is consistent.
+        for _ in 0..2 {
+            let out = self.route(entry, server, Some(client), Some(arrival), true).await?;
+            let back = self.route(entry, client, Some(server), Some(out.interface), false).await?;
+            if back.interface == arrival {
+                return Ok(Path { inward: self.side(&back).await?, outward: self.side(&out).await? });
+            }
+            arrival = back.interface;
+        }
+        Err(PathError::Asymmetric)
+    }
+
+    async fn route(
+        &self,
+        entry: &Entry,
+        destination: IpAddr,
+        source: Option<IpAddr>,
+        arrival: Option<u32>,
+        forward: bool,
+    ) -> Result<Hop, PathError> {
+        let mut query = RouteMessage::default();
+        let (family, bits) =
+            if destination.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
+        query.header.address_family = family;
+        query.header.destination_prefix_length = bits;
+        query.attributes.push(RouteAttribute::Destination(destination.into()));
+        if let Some(source) = source {
+            query.header.source_prefix_length = bits;
+            query.attributes.push(RouteAttribute::Source(source.into()));
+        }
+        if let Some(arrival) = arrival {
+            query.attributes.push(RouteAttribute::Iif(arrival));
+        }
+        if matches!(entry.protocol, protocol::TCP | protocol::UDP) {
+            // For rules and multipath hashes that look at ports.
+            let translated = entry.translated();
+            let (source_port, destination_port) = if forward {
+                (entry.original.source_port, translated.destination_port)
+            } else {
+                (translated.destination_port, entry.original.source_port)
+            };
+            query.attributes.push(RouteAttribute::IpProto(entry.protocol));
+            query.attributes.push(RouteAttribute::Sport(source_port));
+            query.attributes.push(RouteAttribute::Dport(destination_port));
+        }
+        let mut answers = pin!(self.shared.handle.route().get(query).execute());
+        let answer = answers.next().await.ok_or(PathError::NoRoute)?.map_err(route_error)?;
+        hop(&answer, destination)
+    }
+
+    async fn side(&self, hop: &Hop) -> Result<Side, PathError> {
+        match self.lookup(hop) {
+            Err(PathError::Neighbour(_)) => {
+                self.refresh_neighbours().await?;
+                self.lookup(hop)
+            }
+            result => result,
+        }
+    }
+
+    fn lookup(&self, hop: &Hop) -> Result<Side, PathError> {
+        let tables = self.shared.tables.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let link = tables
+            .links
+            .get(&hop.interface)
+            .ok_or_else(|| PathError::InterfaceDown(hop.interface.to_string()))?;
+        let next_hop_mac = tables.neighbours.get(&(hop.interface, hop.address)).copied();
+        let lif = self.shared.lifs.get(&link.name).copied().or_else(|| {
+            // A bridge whose ports have the LIFs: the port is where the neighbour's MAC was learned.
+            let port = tables.fdb.get(&(hop.interface, next_hop_mac?))?;
+            self.shared.lifs.get(&tables.links.get(port)?.name).copied()
+        });
+        let Some(lif) = lif else { return Err(PathError::NotConfigured(link.name.clone())) };
+        if !link.up {
+            return Err(PathError::InterfaceDown(link.name.clone()));
+        }
+        let own_mac = link.mac.ok_or_else(|| PathError::NoMac(link.name.clone()))?;
+        let next_hop_mac = next_hop_mac.ok_or(PathError::Neighbour(hop.address))?;
+        Ok(Side { lif, own_mac, next_hop_mac })
+    }
+
+    async fn refresh_neighbours(&self) -> Result<(), PathError> {
+        let mut refreshed = self.shared.refreshed.lock().await;
+        if refreshed.is_some_and(|at| at.elapsed() < NEIGHBOUR_REFRESH) {
+            return Ok(());
+        }
+        *refreshed = Some(Instant::now());
+        self.read_neighbours().await
+    }
+
+    async fn read_all(&self) -> Result<(), PathError> {
+        let mut links = pin!(self.shared.handle.link().get().execute());
+        while let Some(link) = links.next().await {
+            self.apply_link(&link.map_err(route_error)?);
+        }
+        self.read_neighbours().await
+    }
+
+    async fn read_neighbours(&self) -> Result<(), PathError> {
+        for family in [AddressFamily::Unspec, AddressFamily::Bridge] {
+            let request = self.shared.handle.neighbours().get().set_address_family(family);
+            let mut neighbours = pin!(request.execute());
+            while let Some(neighbour) = neighbours.next().await {
+                self.apply_neighbour(&neighbour.map_err(route_error)?, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows the kernel's notifications; after losing some, reads everything again.
+    async fn keep_current(self, mut messages: Messages, changed: mpsc::Sender<PathsChanged>) {
+        loop {
+            while let Some((message, _)) = messages.next().await {
+                let rtnetlink::packet_core::NetlinkPayload::InnerMessage(message) = message.payload else {
+                    continue;
+                };
+                if self.apply(message) {
+                    // Full means that a change is already announced.
+                    let _ = changed.try_send(PathsChanged);
+                }
+                if changed.is_closed() {
+                    return;
+                }
+            }
+            tokio::time::sleep(NEIGHBOUR_REFRESH).await;
+            if changed.is_closed() {
+                return;
+            }
+            match follow() {
+                Ok(again) => messages = again,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot follow routes and neighbours; trying again");
+                    continue;
+                }
+            }
+            self.clear();
+            if let Err(error) = self.read_all().await {
+                tracing::warn!(%error, "cannot read links and neighbours; trying again");
+            }
+            let _ = changed.try_send(PathsChanged);
+        }
+    }
+
+    fn clear(&self) {
+        *self.shared.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Tables::default();
+    }
+
+    /// Whether paths may have changed.
+    fn apply(&self, message: RouteNetlinkMessage) -> bool {
+        match message {
+            RouteNetlinkMessage::NewLink(link) => self.apply_link(&link),
+            RouteNetlinkMessage::DelLink(link) => {
+                let mut tables = self.shared.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+                if link.header.interface_family == AddressFamily::Bridge {
+                    return false;
+                }
+                tables.links.remove(&link.header.index).is_some()
+            }
+            RouteNetlinkMessage::NewNeighbour(neighbour) => self.apply_neighbour(&neighbour, false),
+            RouteNetlinkMessage::DelNeighbour(neighbour) => self.apply_neighbour(&neighbour, true),
+            RouteNetlinkMessage::NewRoute(_)
+            | RouteNetlinkMessage::DelRoute(_)
+            | RouteNetlinkMessage::NewRule(_)
+            | RouteNetlinkMessage::DelRule(_) => true,
+            _ => false,
+        }
+    }
+
+    fn apply_link(&self, message: &LinkMessage) -> bool {
+        if message.header.interface_family == AddressFamily::Bridge {
+            return false;
+        }
+        let (mut name, mut mac) = (None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(text) => name = Some(text.clone()),
+                LinkAttribute::Address(bytes) => mac = Mac::try_from(bytes.as_slice()).ok(),
+                _ => {}
+            }
+        }
+        let Some(name) = name else { return false };
+        let up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
+        let mut tables = self.shared.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let before = tables.links.insert(message.header.index, Link { name: name.clone(), mac, up });
+        before.is_none_or(|before| before.name != name || before.mac != mac || before.up != up)
+    }
+
+    /// Whether a known neighbour has another MAC now. One that is only forgotten keeps its sessions: they carry the
+    /// traffic that would have kept it fresh.
+    fn apply_neighbour(&self, message: &NeighbourMessage, gone: bool) -> bool {
+        let (mut address, mut mac, mut bridge) = (None, None, None);
+        for attribute in &message.attributes {
+            match attribute {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
+                    address = Some(IpAddr::V4(*ip))
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
+                    address = Some(IpAddr::V6(*ip))
+                }
+                NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::try_from(bytes.as_slice()).ok(),
+                NeighbourAttribute::Controller(index) => bridge = Some(*index),
+                _ => {}
+            }
+        }
+        let interface = message.header.ifindex;
+        let mut tables = self.shared.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if message.header.family == AddressFamily::Bridge {
+            let (Some(bridge), Some(mac)) = (bridge, mac) else { return false };
+            if gone {
+                tables.fdb.remove(&(bridge, mac));
+                return false;
+            }
+            return tables.fdb.insert((bridge, mac), interface).is_some_and(|before| before != interface);
+        }
+        let Some(address) = address else { return false };
+        let usable = !matches!(
+            message.header.state,
+            NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
+        );
+        match mac {
+            Some(mac) if usable && !gone => {
+                tables.neighbours.insert((interface, address), mac).is_some_and(|before| before != mac)
+            }
+            _ => {
+                tables.neighbours.remove(&(interface, address));
+                false
+            }
+        }
+    }
+}
+
+type Message = rtnetlink::packet_core::NetlinkMessage<RouteNetlinkMessage>;
+type Messages = Pin<Box<dyn Stream<Item = (Message, rtnetlink::sys::SocketAddr)> + Send>>;
+
+fn follow() -> std::io::Result<Messages> {
+    let (connection, _, messages) = rtnetlink::new_multicast_connection(&[
+        MulticastGroup::Link,
+        MulticastGroup::Neigh,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv6Rule,
+    ])?;
+    tokio::spawn(connection);
+    Ok(Box::pin(messages))
+}
+
+fn hop(answer: &RouteMessage, destination: IpAddr) -> Result<Hop, PathError> {
+    match answer.header.kind {
+        RouteType::Unicast => {}
+        RouteType::Local => return Err(PathError::Local),
+        RouteType::Unreachable | RouteType::Prohibit | RouteType::BlackHole | RouteType::Throw => {
+            return Err(PathError::NoRoute);
+        }
+        _ => return Err(PathError::NotUnicast),
+    }
+    let (mut interface, mut address) = (None, destination);
+    for attribute in &answer.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            RouteAttribute::Gateway(RouteAddress::Inet(ip)) => address = IpAddr::V4(*ip),
+            RouteAttribute::Gateway(RouteAddress::Inet6(ip)) => address = IpAddr::V6(*ip),
+            RouteAttribute::Via(RouteVia::Inet(ip)) => address = IpAddr::V4(*ip),
+            RouteAttribute::Via(RouteVia::Inet6(ip)) => address = IpAddr::V6(*ip),
+            _ => {}
+        }
+    }
+    Ok(Hop { interface: interface.ok_or(PathError::NoRoute)?, address })
+}
+
+fn route_error(error: rtnetlink::Error) -> PathError {
+    use nix::errno::Errno;
+    if let rtnetlink::Error::NetlinkError(message) = &error {
+        let errno = Errno::from_raw(message.raw_code().saturating_neg());
+        // What `ip route get` says for unroutable, prohibited, blackholed, and failed reverse path checks.
+        if matches!(
+            errno,
+            Errno::ENETUNREACH
+                | Errno::EHOSTUNREACH
+                | Errno::EACCES
+                | Errno::EINVAL
+                | Errno::EXDEV
+                | Errno::EAGAIN
+        ) {
+            return PathError::NoRoute;
+        }
+    }
+    PathError::Netlink(error.to_string())
+}
+
+fn io_error(error: std::io::Error) -> PathError {
+    PathError::Netlink(error.to_string())
+}

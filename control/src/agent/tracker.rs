@@ -1,0 +1,636 @@
+//! What the agent knows of each connection, and what is to be done next: no sockets, no clock, `now` is an argument.
+//!
+//! A connection is looked up (its path), becomes ready, is added, is installed. It rests when the gateway timed it out, until
+//! the kernel sees packets of it again; it has ended when the gateway saw it end; it is skipped where it cannot be offloaded.
+
+use super::counters::Counters;
+use super::entry::Entry;
+use super::kernel::KernelTimeouts;
+use super::path::{Path, PathError};
+use super::session::{Ineligible, Policy, is_own, session, session_id};
+use proto::gateway::v1;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+const FIRST_RETRY: Duration = Duration::from_millis(50);
+const LONGEST_RETRY: Duration = Duration::from_secs(5);
+/// After so many the connection is left to the next comparison of the whole table.
+const ATTEMPTS: u8 = 8;
+const RETRIES_LIMIT: usize = 65_536;
+const FULL_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_FULL_RETRY: Duration = Duration::from_secs(30);
+/// The kernel gave an entry this much more life than we know of: it has seen a packet.
+const LIFE_SIGN: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Looking,
+    Waiting,
+    Ready,
+    Adding,
+    Installed,
+    Resting,
+    Ended,
+    /// For good, or until paths change.
+    Skipped {
+        by_path: bool,
+    },
+}
+
+#[derive(Debug)]
+struct Connection {
+    entry: Entry,
+    session: Option<v1::Session>,
+    stage: Stage,
+    attempts: u8,
+    /// Since when in this stage.
+    since: Instant,
+    /// When the kernel will drop the entry, as far as told.
+    expires: Option<Instant>,
+    /// The gateway's packet count when last asked.
+    packets: u64,
+    /// The listing it was last seen in.
+    listing: u64,
+}
+
+impl Connection {
+    fn in_gateway(&self) -> bool {
+        matches!(self.stage, Stage::Adding | Stage::Installed)
+    }
+
+    fn enter(&mut self, stage: Stage, now: Instant) {
+        self.stage = stage;
+        self.since = now;
+    }
+}
+
+/// What goes to the gateway in one turn: deletions first, so that their flows are free for the additions.
+#[derive(Default, Debug)]
+pub struct Batch {
+    /// Ids of ours to remove.
+    pub deletes: Vec<u64>,
+    /// Sessions to install, each with its entry and the timeout the entry is to have.
+    pub adds: Vec<Add>,
+}
+
+/// A session to install.
+#[derive(Clone, Debug)]
+pub struct Add {
+    /// Its id.
+    pub id: u64,
+    /// The kernel's entry.
+    pub entry: Entry,
+    /// What the kernel gives such an entry, seconds.
+    pub kernel_timeout: u32,
+    /// What to install.
+    pub session: v1::Session,
+}
+
+/// The connections, and the queues of what is to be done.
+pub struct Tracker {
+    policy: Policy,
+    timeouts: KernelTimeouts,
+    tag: u8,
+    online: bool,
+    connections: HashMap<u64, Connection>,
+    /// Sessions of ours that the gateway had when we came, until their connections are found.
+    remote: HashMap<u64, v1::Session>,
+    lookups: VecDeque<u64>,
+    adds: VecDeque<u64>,
+    deletes: Vec<u64>,
+    refreshes: VecDeque<(u64, u32)>,
+    retries: BinaryHeap<Reverse<(Instant, u64)>>,
+    hold_adds: Option<Instant>,
+    full_retry: Duration,
+    listing: u64,
+    list_wanted: bool,
+    /// What has been done so far.
+    pub counters: Counters,
+}
+
+impl Tracker {
+    /// Knows nothing yet, and is offline.
+    pub fn new(policy: Policy, timeouts: KernelTimeouts, tag: u8) -> Self {
+        Self {
+            policy,
+            timeouts,
+            tag,
+            online: false,
+            connections: HashMap::new(),
+            remote: HashMap::new(),
+            lookups: VecDeque::new(),
+            adds: VecDeque::new(),
+            deletes: Vec::new(),
+            refreshes: VecDeque::new(),
+            retries: BinaryHeap::new(),
+            hold_adds: None,
+            full_retry: FULL_RETRY,
+            // A connection's 0 is in none.
+            listing: 1,
+            list_wanted: false,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The gateway is there and has `sessions`: a dump of the kernel's table must follow.
+    pub fn online(&mut self, sessions: Vec<v1::SessionInfo>) {
+        self.offline();
+        self.online = true;
+        self.counters.connects += 1;
+        let own =
+            sessions.into_iter().filter_map(|info| info.session).filter(|s| is_own(s.session_id, self.tag));
+        self.remote = own.map(|session| (session.session_id, session)).collect();
+    }
+
+    /// The gateway is gone: forget everything, the next reconciliation finds it all again.
+    pub fn offline(&mut self) {
+        self.online = false;
+        self.connections.clear();
+        self.remote.clear();
+        self.lookups.clear();
+        self.adds.clear();
+        self.deletes.clear();
+        self.refreshes.clear();
+        self.retries.clear();
+        self.hold_adds = None;
+        self.full_retry = FULL_RETRY;
+        self.list_wanted = false;
+    }
+
+    /// The kernel made or changed an entry.
+    pub fn changed(&mut self, entry: Entry, now: Instant) {
+        self.counters.events += 1;
+        if !self.online {
+            return;
+        }
+        let id = session_id(&entry, self.tag);
+        if self.connections.contains_key(&id) {
+            self.update(id, entry, now);
+        } else {
+            self.consider(id, entry, now);
+        }
+    }
+
+    /// The kernel dropped an entry.
+    pub fn destroyed(&mut self, entry: &Entry) {
+        self.counters.events += 1;
+        self.gone(session_id(entry, self.tag));
+    }
+
+    /// The entry behind `id` exists no more.
+    pub fn gone(&mut self, id: u64) {
+        let installed = self.connections.remove(&id).is_some_and(|connection| connection.in_gateway());
+        if self.remote.remove(&id).is_some() || installed {
+            self.deletes.push(id);
+        }
+    }
+
+    fn consider(&mut self, id: u64, entry: Entry, now: Instant) {
+        let stage = match self.policy.judge(&entry) {
+            Ok(()) => Stage::Looking,
+            Err(reason) if reason.is_worth_keeping() => {
+                self.counters.skip(reason.name());
+                Stage::Skipped { by_path: false }
+            }
+            Err(_) => return,
+        };
+        let expires = entry.timeout.map(|seconds| now + Duration::from_secs(seconds.into()));
+        let connection = Connection {
+            entry,
+            session: None,
+            stage,
+            attempts: 0,
+            since: now,
+            expires,
+            packets: 0,
+            listing: 0,
+        };
+        self.connections.insert(id, connection);
+        if stage == Stage::Looking {
+            self.lookups.push_back(id);
+        }
+    }
+
+    fn update(&mut self, id: u64, news: Entry, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let known = &mut connection.entry;
+        let progressed =
+            known.status != news.status || news.tcp_state.is_some_and(|state| known.tcp_state != Some(state));
+        let expires = news.timeout.map(|seconds| now + Duration::from_secs(seconds.into()));
+        let alive = matches!((connection.expires, expires), (Some(old), Some(new)) if new > old + LIFE_SIGN);
+        *known = Entry {
+            tcp_state: news.tcp_state.or(known.tcp_state),
+            packets: news.packets.or(known.packets),
+            ..news
+        };
+        if expires.is_some() {
+            connection.expires = expires;
+        }
+        match (connection.stage, self.policy.judge(&connection.entry)) {
+            (Stage::Skipped { by_path: false } | Stage::Ended, Err(_)) => {}
+            (_, Err(reason)) if reason.is_worth_keeping() => {
+                self.counters.skip(reason.name());
+                self.withdraw(id, Stage::Skipped { by_path: false }, now);
+            }
+            (Stage::Resting, Ok(())) if progressed || alive => self.look(id, now),
+            (Stage::Skipped { by_path: false }, Ok(())) if progressed => self.look(id, now),
+            _ => {}
+        }
+    }
+
+    fn look(&mut self, id: u64, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.enter(Stage::Looking, now);
+            self.lookups.push_back(id);
+        }
+    }
+
+    fn withdraw(&mut self, id: u64, stage: Stage, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.in_gateway() || self.remote.remove(&id).is_some() {
+            self.deletes.push(id);
+        }
+        connection.enter(stage, now);
+    }
+
+    /// The next connections whose path is wanted.
+    pub fn take_lookups(&mut self, limit: usize) -> Vec<(u64, Entry)> {
+        let count = limit.min(self.lookups.len());
+        let ids: Vec<u64> = self.lookups.drain(..count).collect();
+        ids.into_iter().filter_map(|id| Some((id, self.connections.get(&id)?.entry.clone()))).collect()
+    }
+
+    /// Paths may have changed: look again at all that are installed, or that had none.
+    pub fn recheck_paths(&mut self, now: Instant) {
+        for (id, connection) in &mut self.connections {
+            match connection.stage {
+                Stage::Installed => self.lookups.push_back(*id),
+                Stage::Skipped { by_path: true } => {
+                    connection.enter(Stage::Looking, now);
+                    connection.attempts = 0;
+                    self.lookups.push_back(*id);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The answer to a lookup.
+    pub fn looked_up(&mut self, id: u64, result: Result<Path, PathError>, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if !matches!(connection.stage, Stage::Looking | Stage::Installed) {
+            return;
+        }
+        match result {
+            Ok(path) => {
+                let timeout = self.timeouts.of(&connection.entry, false);
+                self.found(id, &path, timeout, now);
+            }
+            // What is installed keeps going on a path that is only not confirmed.
+            Err(error) if error.is_transient() => {
+                if connection.stage == Stage::Looking {
+                    self.retry(id, error.reason(), now);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(session_id = id, %error, "not offloaded");
+                self.counters.skip(error.reason());
+                self.withdraw(id, Stage::Skipped { by_path: true }, now);
+            }
+        }
+    }
+
+    fn found(&mut self, id: u64, path: &Path, timeout: u32, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let wanted = session(&connection.entry, path, id, timeout);
+        if connection.stage == Stage::Installed {
+            let installed = connection.session.as_ref();
+            if installed.is_some_and(|installed| installed.l2 == wanted.l2 && same_lifs(installed, &wanted)) {
+                return;
+            }
+            self.counters.rerouted += 1;
+            self.deletes.push(id);
+        } else if let Some(remote) = self.remote.remove(&id) {
+            if remote == wanted {
+                connection.session = Some(wanted);
+                connection.enter(Stage::Installed, now);
+                self.counters.adopted += 1;
+                return;
+            }
+            self.deletes.push(id);
+        }
+        connection.session = Some(wanted);
+        connection.enter(Stage::Ready, now);
+        self.adds.push_back(id);
+    }
+
+    /// Tries `id` again later, with growing pauses; then leaves it to the next comparison.
+    pub fn retry(&mut self, id: u64, reason: &'static str, now: Instant) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if connection.attempts >= ATTEMPTS || self.retries.len() >= RETRIES_LIMIT {
+            self.counters.skip(reason);
+            self.gone(id);
+            return;
+        }
+        let pause = FIRST_RETRY.saturating_mul(1 << connection.attempts).min(LONGEST_RETRY);
+        connection.attempts += 1;
+        connection.enter(Stage::Waiting, now);
+        self.counters.retries += 1;
+        self.retries.push(Reverse((now + pause, id)));
+    }
+
+    /// Moves what has waited long enough back to the lookups.
+    pub fn tick(&mut self, now: Instant) {
+        while let Some(Reverse((at, id))) = self.retries.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.retries.pop();
+            if self.connections.get(&id).is_some_and(|connection| connection.stage == Stage::Waiting) {
+                self.look(id, now);
+            }
+        }
+        if self.hold_adds.is_some_and(|until| until <= now) {
+            self.hold_adds = None;
+        }
+    }
+
+    /// When `tick` has something to do next.
+    pub fn next_tick(&self) -> Option<Instant> {
+        let retry = self.retries.peek().map(|Reverse((at, _))| *at);
+        retry.into_iter().chain(self.hold_adds).min()
+    }
+
+    /// Whether deletions wait, and how long the oldest addition has.
+    pub fn pending(&self) -> (bool, usize) {
+        (!self.deletes.is_empty(), if self.hold_adds.is_some() { 0 } else { self.adds.len() })
+    }
+
+    /// What to tell the gateway now; `limit` bounds both parts.
+    pub fn take_batch(&mut self, limit: usize, now: Instant) -> Batch {
+        let count = limit.min(self.deletes.len());
+        let mut batch = Batch { deletes: self.deletes.drain(..count).collect(), adds: Vec::new() };
+        // Deletions free what additions need: first all of them.
+        if self.hold_adds.is_some() || !self.deletes.is_empty() {
+            return batch;
+        }
+        while batch.adds.len() < limit {
+            let Some(id) = self.adds.pop_front() else { break };
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            if connection.stage != Stage::Ready {
+                continue;
+            }
+            let Some(session) = connection.session.clone() else { continue };
+            connection.enter(Stage::Adding, now);
+            let entry = connection.entry.clone();
+            let kernel_timeout = self.timeouts.of(&entry, false);
+            batch.adds.push(Add { id, entry, kernel_timeout, session });
+        }
+        batch
+    }
+
+    /// The kernel's entry just before it is added: whether to go on.
+    pub fn confirm(&mut self, id: u64, entry: Entry, now: Instant) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        connection.entry = entry;
+        let verdict = self.policy.judge(&connection.entry);
+        if let Err(reason) = verdict {
+            // Not in the gateway yet: nothing to delete.
+            connection.enter(Stage::Ready, now);
+            match reason {
+                Ineligible::FewPackets | Ineligible::Unanswered => self.retry(id, reason.name(), now),
+                _ => {
+                    self.counters.skip(reason.name());
+                    self.gone(id);
+                }
+            }
+        }
+        verdict.is_ok()
+    }
+
+    /// An addition did not get as far as the gateway: the entry is gone.
+    pub fn abandon(&mut self, id: u64) {
+        self.connections.remove(&id);
+    }
+
+    /// The gateway's answer to the additions `ids`.
+    pub fn added(&mut self, ids: &[u64], answer: &v1::AddSessionsResponse, now: Instant) {
+        let errors: HashMap<u64, &v1::AddError> =
+            answer.errors.iter().map(|error| (error.session_id, error)).collect();
+        if errors.is_empty() && !ids.is_empty() {
+            self.full_retry = FULL_RETRY;
+        }
+        for id in ids {
+            match errors.get(id) {
+                Some(error) => self.refused(*id, error, now),
+                None => {
+                    self.counters.installed += 1;
+                    if let Some(connection) = self.connections.get_mut(id)
+                        && connection.stage == Stage::Adding
+                    {
+                        connection.attempts = 0;
+                        connection.packets = 0;
+                        connection.enter(Stage::Installed, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn refused(&mut self, id: u64, error: &v1::AddError, now: Instant) {
+        let status = error.status();
+        self.counters.refuse(status_name(status));
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.enter(Stage::Ready, now);
+        match status {
+            v1::AddStatus::TableFull | v1::AddStatus::Unavailable => {
+                if self.hold_adds.is_none() {
+                    tracing::warn!(reason = status_name(status), pause = ?self.full_retry, "the gateway takes no sessions");
+                    self.hold_adds = Some(now + self.full_retry);
+                    self.full_retry = (self.full_retry * 2).min(LONGEST_FULL_RETRY);
+                }
+                self.adds.push_back(id);
+            }
+            v1::AddStatus::Exists => {
+                self.list_wanted = true;
+                self.retry(id, "exists", now);
+            }
+            _ => {
+                tracing::warn!(session_id = id, reason = status_name(status), message = %error.message, "refused");
+                self.withdraw(id, Stage::Skipped { by_path: true }, now);
+            }
+        }
+    }
+
+    /// The gateway deleted what we asked it to.
+    pub fn deleted(&mut self, answer: &v1::DeleteSessionsResponse) {
+        self.counters.deleted += answer.closed.len() as u64;
+    }
+
+    /// The gateway closed a session.
+    pub fn closed(&mut self, session: &v1::ClosedSession, now: Instant) {
+        let Some(id) = session.session.as_ref().map(|session| session.session_id) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if !connection.in_gateway() {
+            return;
+        }
+        self.counters.closed += 1;
+        let ended = matches!(session.close_code(), v1::CloseCode::Finack | v1::CloseCode::Rst);
+        connection.enter(if ended { Stage::Ended } else { Stage::Resting }, now);
+    }
+
+    /// The gateway lost records of closed sessions.
+    pub fn closed_lost(&mut self, count: u64) {
+        self.counters.closed_lost += count;
+        self.list_wanted = true;
+    }
+
+    /// The whole kernel table, asked for at `started`.
+    pub fn compare(&mut self, entries: Vec<Entry>, started: Instant, now: Instant) {
+        if !self.online {
+            return;
+        }
+        self.counters.resyncs += 1;
+        let mut present = HashSet::with_capacity(entries.len());
+        for entry in entries {
+            let id = session_id(&entry, self.tag);
+            present.insert(id);
+            if self.connections.contains_key(&id) {
+                self.update(id, entry, now);
+            } else if matches!(self.policy.judge(&entry), Err(Ineligible::Closing)) {
+                self.adopt_closing(id, entry, now);
+            } else {
+                self.consider(id, entry, now);
+            }
+        }
+        let missing = self
+            .connections
+            .iter()
+            .filter(|(id, c)| c.since < started && !present.contains(id))
+            .map(|(id, _)| *id);
+        for id in missing.collect::<Vec<_>>() {
+            self.gone(id);
+        }
+        // Sessions whose connections are not there, or are not to be offloaded any more.
+        let connections = &self.connections;
+        let orphans = self.remote.extract_if(|id, _| !connections.contains_key(id)).map(|(id, _)| id);
+        self.deletes.extend(orphans);
+    }
+
+    /// A half-closed connection already in the gateway stays there until its end.
+    fn adopt_closing(&mut self, id: u64, entry: Entry, now: Instant) {
+        let Some(session) = self.remote.remove(&id) else { return };
+        self.counters.adopted += 1;
+        let connection = Connection {
+            entry,
+            session: Some(session),
+            stage: Stage::Installed,
+            attempts: 0,
+            since: now,
+            expires: None,
+            packets: 0,
+            listing: 0,
+        };
+        self.connections.insert(id, connection);
+    }
+
+    /// Whether the gateway's list is wanted before its time.
+    pub fn take_list_wanted(&mut self) -> bool {
+        std::mem::take(&mut self.list_wanted)
+    }
+
+    /// A part of the gateway's list.
+    pub fn listed(&mut self, page: Vec<v1::SessionInfo>) {
+        for info in page {
+            let Some(remote) = info.session else { continue };
+            let id = remote.session_id;
+            if !is_own(id, self.tag) {
+                continue;
+            }
+            let Some(connection) = self.connections.get_mut(&id) else {
+                if !self.remote.contains_key(&id) {
+                    self.deletes.push(id);
+                }
+                continue;
+            };
+            connection.listing = self.listing;
+            match connection.stage {
+                Stage::Installed => {
+                    let packets = info.counters.map_or(0, |c| c.in_packets.saturating_add(c.out_packets));
+                    if packets > connection.packets {
+                        connection.packets = packets;
+                        let idle = u32::try_from(info.idle_ms / 1000).unwrap_or(u32::MAX);
+                        let timeout = self.timeouts.of(&connection.entry, true).saturating_sub(idle).max(1);
+                        self.refreshes.push_back((id, timeout));
+                    }
+                }
+                Stage::Looking | Stage::Waiting | Stage::Ready => {
+                    self.remote.insert(id, remote);
+                }
+                Stage::Resting | Stage::Ended | Stage::Skipped { .. } => self.deletes.push(id),
+                Stage::Adding => {}
+            }
+        }
+    }
+
+    /// The list asked for at `started` is complete: what is not in it has closed unheard.
+    pub fn list_complete(&mut self, started: Instant, now: Instant) {
+        for connection in self.connections.values_mut() {
+            let unseen = connection.listing != self.listing && connection.since < started;
+            if connection.stage == Stage::Installed && unseen {
+                self.counters.closed += 1;
+                connection.enter(Stage::Resting, now);
+            }
+        }
+        self.listing += 1;
+    }
+
+    /// The next kernel entries to keep alive: id, entry, seconds.
+    pub fn take_refreshes(&mut self, limit: usize) -> Vec<(u64, Entry, u32)> {
+        let count = limit.min(self.refreshes.len());
+        let due: Vec<(u64, u32)> = self.refreshes.drain(..count).collect();
+        due.into_iter()
+            .filter_map(|(id, timeout)| {
+                let connection = self.connections.get(&id)?;
+                (connection.stage == Stage::Installed).then(|| (id, connection.entry.clone(), timeout))
+            })
+            .collect()
+    }
+
+    /// The kernel gave the entry of `id` more life.
+    pub fn refreshed(&mut self, id: u64, timeout: u32, now: Instant) {
+        self.counters.refreshed += 1;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.expires = Some(now + Duration::from_secs(timeout.into()));
+        }
+    }
+
+    /// Whether kernel entries wait to be kept alive.
+    pub fn has_refreshes(&self) -> bool {
+        !self.refreshes.is_empty()
+    }
+
+    /// Ids of all that may be in the gateway.
+    pub fn installed_ids(&self) -> Vec<u64> {
+        let tracked =
+            self.connections.iter().filter(|(_, connection)| connection.in_gateway()).map(|(id, _)| *id);
+        tracked.chain(self.remote.keys().copied()).chain(self.deletes.iter().copied()).collect()
+    }
+}
+
+fn same_lifs(a: &v1::Session, b: &v1::Session) -> bool {
+    (a.in_lif, a.out_lif) == (b.in_lif, b.out_lif)
+}
+
+fn status_name(status: v1::AddStatus) -> &'static str {
+    match status {
+        v1::AddStatus::Accepted => "accepted",
+        v1::AddStatus::Invalid => "invalid",
+        v1::AddStatus::TableFull => "table_full",
+        v1::AddStatus::Unavailable => "unavailable",
+        v1::AddStatus::Exists => "exists",
+        v1::AddStatus::UnknownLif => "unknown_lif",
+        v1::AddStatus::Unsupported => "unsupported",
+    }
+}
