@@ -16,6 +16,11 @@ int shim_errno(void)
 	return rte_errno;
 }
 
+void shim_clear_errno(void)
+{
+	rte_errno = 0;
+}
+
 unsigned shim_lcore_id(void)
 {
 	return rte_lcore_id();

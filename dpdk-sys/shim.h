@@ -11,6 +11,7 @@ struct rte_ring;
 struct rte_eth_link;
 
 int shim_errno(void);
+void shim_clear_errno(void);
 unsigned shim_lcore_id(void);
 
 /* Sends DPDK's log to `write`, one call per message, in the thread that logs. NULL on failure. */

@@ -193,9 +193,11 @@ pub struct Reason {
 impl Reason {
     /// Runs a DPDK call that returns 0 or more on success and a negative errno, or -1 and `rte_errno`, on failure.
     pub(crate) fn check(call: impl FnOnce() -> i32) -> Result<i32, Reason> {
+        clear_errno();
         let (result, lines) = log::capture(call, |&code| code < 0);
         match result {
-            -1 if errno() != 0 => Err(Reason { errno: errno(), log: lines }),
+            // Drivers also return -1 and set nothing; EPERM comes with a log line, or as rte_errno.
+            -1 => Err(Reason { errno: errno(), log: lines }),
             code if code < 0 => Err(Reason { errno: -code, log: lines }),
             code => Ok(code),
         }
@@ -203,6 +205,7 @@ impl Reason {
 
     /// Runs a DPDK call that returns NULL and sets `rte_errno` on failure.
     pub(crate) fn check_ptr<T>(call: impl FnOnce() -> *mut T) -> Result<std::ptr::NonNull<T>, Reason> {
+        clear_errno();
         let (pointer, lines) = log::capture(call, |pointer| pointer.is_null());
         std::ptr::NonNull::new(pointer).ok_or_else(|| Reason { errno: errno(), log: lines })
     }
@@ -226,6 +229,11 @@ impl fmt::Display for Reason {
 fn errno() -> i32 {
     // SAFETY: reads a thread-local variable of DPDK's.
     unsafe { sys::shim_errno() }
+}
+
+fn clear_errno() {
+    // SAFETY: writes a thread-local variable of DPDK's.
+    unsafe { sys::shim_clear_errno() }
 }
 
 fn strerror(errno: i32) -> String {

@@ -61,6 +61,10 @@ impl EalOptions {
         }
         if self.pci.is_empty() {
             args.push("--no-pci".into());
+            if self.hugepages && !self.extra.iter().any(|arg| arg.starts_with("--iova-mode")) {
+                // No device needs physical addresses, and net_af_xdp needs a pool in one piece.
+                args.push("--iova-mode=va".into());
+            }
         }
         for address in &self.pci {
             args.extend(["-a".into(), address.clone()]);
@@ -94,6 +98,8 @@ mod tests {
         assert!(args.contains(&"--no-huge".into()) && args.contains(&"--no-shconf".into()));
         assert!(!args.contains(&"--in-memory".into()));
         assert_eq!(&args[..2], ["-l", "0,1"]);
+        let with = EalOptions { hugepages: true, ..options }.arguments();
+        assert!(with.contains(&"--in-memory".into()) && with.contains(&"--iova-mode=va".into()));
     }
 
     #[test]

@@ -106,7 +106,7 @@ impl Port {
         })
     }
 
-    /// A port in this process that receives from `rx` and sends to `tx`, a queue for each.
+    /// A port in this process that receives from `rx` and sends to `tx`, a queue for each; at least one of both.
     pub fn from_rings(eal: &Eal, name: &str, rx: Vec<Consumer>, tx: Vec<Producer>) -> Result<Self, Error> {
         let c_name = c_string(name)?;
         let mut rx_rings: Vec<_> = rx.iter().map(Consumer::as_ptr).collect();

@@ -10,7 +10,8 @@ use dpdk::{Eal, EalOptions, Error, LcoreId, Region, SocketId, current_lcore, reg
 fn eal() {
     let cpus = allowed_cpus();
     let Some(&worker) = cpus.iter().find(|&&cpu| cpu != cpus[0]) else {
-        panic!("this test needs two CPUs");
+        eprintln!("SKIPPED: a worker lcore needs a second CPU");
+        return;
     };
     dpdk::set_log_sink(|_| {});
     let nul = EalOptions { extra: vec!["--vdev=\0".into()], ..common::options() };
