@@ -68,7 +68,7 @@ pub async fn connect(target: &Target) -> Result<Channel, ClientError> {
         (Endpoint::Tcp(address), None) => format!("http://{address}"),
         (Endpoint::Tcp(address), Some(_)) => format!("https://{address}"),
     };
-    let mut channel = Channel::from_shared(uri)
+    let mut channel = tonic::transport::Endpoint::from_shared(uri)
         .map_err(|error| ClientError::Connect {
             endpoint: target.endpoint.clone(),
             reason: error.to_string(),
