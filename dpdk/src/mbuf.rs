@@ -315,6 +315,20 @@ impl Mbuf {
         prefetch(self.data().as_ptr());
     }
 
+    /// True if the first segment's data is in its own buffer: neither a clone's nor external.
+    #[inline]
+    pub(crate) fn is_direct(&self) -> bool {
+        // SAFETY: the mbuf is alive.
+        unsafe { (*self.as_ptr()).ol_flags & OWNERSHIP_FLAGS == 0 }
+    }
+
+    /// True if the first segment is of this pool.
+    #[inline]
+    pub(crate) fn is_of(&self, pool: &Mempool) -> bool {
+        // SAFETY: the mbuf is alive.
+        unsafe { (*self.as_ptr()).pool == pool.as_ptr() }
+    }
+
     #[inline]
     pub(crate) fn as_ptr(&self) -> *mut sys::rte_mbuf {
         self.0.as_ptr()

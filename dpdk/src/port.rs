@@ -201,8 +201,8 @@ impl Port {
             })?;
         }
         // The port is started, queues of these numbers are set up, and each is handed out once.
-        let rx = (0..setup.rx_queues).map(|queue| RxQueue::new(&self.inner, queue, &setup.pool)).collect();
-        let tx = (0..setup.tx_queues).map(|queue| TxQueue::new(&self.inner, queue, &setup.pool)).collect();
+        let rx = (0..setup.rx_queues).map(|queue| RxQueue::new(&self.inner, queue, setup)).collect();
+        let tx = (0..setup.tx_queues).map(|queue| TxQueue::new(&self.inner, queue, setup)).collect();
         Ok((rx, tx))
     }
 

@@ -34,7 +34,7 @@ fn interfaces() {
 }
 
 fn inside() {
-    for pair in ["a", "x", "m"] {
+    for pair in ["a", "x", "c", "m"] {
         let (near, far) = (format!("{pair}0"), format!("{pair}1"));
         ip(&["link", "add", &near, "mtu", "1500", "type", "veth", "peer", "name", &far]);
         for device in [&near, &far] {
@@ -53,6 +53,8 @@ fn inside() {
         Mempool::new(&eal, &PoolOptions { name: "xdp", count: 4095, ..PoolOptions::default() }).unwrap();
     there_and_back(&eal, &xdp, "net_af_xdp0,iface=x0", "net_af_packet1,iface=x1");
     assert!((2048..2048 + 32).contains(&xdp.in_use()), "{}", xdp.in_use());
+    chains_over_af_xdp(&eal, &pool);
+    assert_eq!(pool.in_use(), 0);
     too_few_queues(&eal, &pool);
     assert_eq!(pool.in_use(), 0);
     too_few_buffers(&eal);
@@ -83,8 +85,39 @@ fn there_and_back(eal: &Eal, pool: &Mempool, one: &str, other: &str) {
     assert_eq!(one.stats().unwrap().rx_packets, 2);
 }
 
+/// The driver would send the first buffer of a chain and what lies behind it, and a clone as something else.
+fn chains_over_af_xdp(eal: &Eal, pool: &Mempool) {
+    let umem =
+        Mempool::new(eal, &PoolOptions { name: "umem", count: 4095, ..PoolOptions::default() }).unwrap();
+    let mut xdp = Port::open(eal, "net_af_xdp0,iface=c0").unwrap();
+    let mut peer = Port::open(eal, "net_af_packet1,iface=c1").unwrap();
+    xdp.configure(&PortOptions::default(), &umem).unwrap();
+    peer.configure(&PortOptions::default(), pool).unwrap();
+    let (_rx, mut tx) = xdp.start().unwrap();
+    let (mut rx, _tx) = peer.start().unwrap();
+    let in_use = umem.in_use();
+    let frame = |fill: u8| [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5][..], &[fill; 100]].concat();
+    for of in [pool, &umem] {
+        let mut burst = ArrayVec::<Mbuf, 32>::new();
+        let mut chain = Mbuf::from_slice(of, &frame(1)[..20]).unwrap();
+        chain.chain(Mbuf::from_slice(of, &frame(1)[20..]).unwrap()).unwrap();
+        let original = Mbuf::from_slice(of, &frame(2)).unwrap();
+        let clone = Mbuf::clone_indirect(of, &original).unwrap();
+        let jumbo = Mbuf::from_slice(of, &[0x5a; 4000]).unwrap();
+        burst.extend([jumbo, chain, clone, original]);
+        assert_eq!(tx[0].tx_burst(&mut burst), 3);
+        assert_eq!((burst.len(), burst[0].pkt_len()), (1, 4000), "what cannot be sent stays");
+        for fill in [1, 2, 2] {
+            let got = receive(&mut rx[0]).expect("it comes");
+            assert_eq!(got.data(), frame(fill));
+        }
+    }
+    drop((_rx, tx, xdp));
+    assert!(umem.in_use() <= in_use + 32, "{} of {in_use} at first", umem.in_use());
+}
+
 fn receive(rx: &mut RxQueue) -> Option<Mbuf> {
-    let mut burst = ArrayVec::<Mbuf, 32>::new();
+    let mut burst = ArrayVec::<Mbuf, 1>::new();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(2) {
         if rx.rx_burst(&mut burst) > 0 {

@@ -7,7 +7,7 @@ use std::{
 use arrayvec::ArrayVec;
 use dpdk_sys as sys;
 
-use super::{Inner, PortId};
+use super::{Inner, PortId, setup::Configured};
 use crate::{Mbuf, Mempool};
 
 /// A queue of a port, counted from 0.
@@ -24,6 +24,7 @@ pub struct RxQueue {
 #[derive(Debug)]
 pub struct TxQueue {
     handle: Handle,
+    linear: bool,
 }
 
 #[derive(Debug)]
@@ -33,13 +34,13 @@ struct Handle {
     /// Keeps the port open and started.
     _port: Arc<Inner>,
     /// The pool the port receives into.
-    _pool: Mempool,
+    pool: Mempool,
 }
 
 impl RxQueue {
     /// The port is started and the queue set up, and not handed out to anyone else.
-    pub(super) fn new(port: &Arc<Inner>, queue: u16, pool: &Mempool) -> Self {
-        Self { handle: Handle::new(port, queue, pool) }
+    pub(super) fn new(port: &Arc<Inner>, queue: u16, setup: &Configured) -> Self {
+        Self { handle: Handle::new(port, queue, &setup.pool) }
     }
 
     /// The port.
@@ -81,8 +82,8 @@ impl RxQueue {
 
 impl TxQueue {
     /// As [`RxQueue::new`].
-    pub(super) fn new(port: &Arc<Inner>, queue: u16, pool: &Mempool) -> Self {
-        Self { handle: Handle::new(port, queue, pool) }
+    pub(super) fn new(port: &Arc<Inner>, queue: u16, setup: &Configured) -> Self {
+        Self { handle: Handle::new(port, queue, &setup.pool), linear: setup.linear_tx }
     }
 
     /// The port.
@@ -97,10 +98,14 @@ impl TxQueue {
 
     /// Sends from the front of `packets` as many as the queue takes, and returns how many; the others move to the front.
     /// Never waits.
+    ///
+    /// For a driver that cannot send chains or clones (net_af_xdp) they are copied into one buffer; those larger than one
+    /// stay, behind all others.
     #[inline]
     pub fn tx_burst<const N: usize>(&mut self, packets: &mut ArrayVec<Mbuf, N>) -> usize {
         let len = packets.len();
-        let offered = len.min(usize::from(u16::MAX)) as u16;
+        let sendable = if self.linear { self.make_linear(packets) } else { len };
+        let offered = sendable.min(usize::from(u16::MAX)) as u16;
         if offered == 0 {
             return 0;
         }
@@ -128,9 +133,37 @@ impl TxQueue {
     }
 }
 
+impl TxQueue {
+    /// Moves what a driver for single, direct buffers can send to the front, copied where it takes a copy; returns how many.
+    fn make_linear<const N: usize>(&self, packets: &mut ArrayVec<Mbuf, N>) -> usize {
+        let mut sendable = 0;
+        for at in 0..packets.len() {
+            let Some(packet) = packets.get_mut(at) else { break };
+            if !self.is_linear(packet) {
+                let fits = packet.pkt_len() <= usize::from(self.handle.pool.data_room());
+                match fits.then(|| Mbuf::copy_from(&self.handle.pool, packet)).flatten() {
+                    Some(copy) => *packet = copy,
+                    None => continue,
+                }
+            }
+            packets.swap(sendable, at);
+            sendable += 1;
+        }
+        sendable
+    }
+
+    /// One direct buffer, of the port's pool or no larger than its buffers: the driver copies others without a look at the room.
+    fn is_linear(&self, packet: &Mbuf) -> bool {
+        let room = usize::from(self.handle.pool.data_room());
+        packet.nb_segs() == 1
+            && packet.is_direct()
+            && (packet.is_of(&self.handle.pool) || packet.pkt_len() <= room)
+    }
+}
+
 impl Handle {
     fn new(port: &Arc<Inner>, queue: u16, pool: &Mempool) -> Self {
-        Self { port: port.id, queue, _port: port.clone(), _pool: pool.clone() }
+        Self { port: port.id, queue, _port: port.clone(), pool: pool.clone() }
     }
 }
 

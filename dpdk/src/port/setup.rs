@@ -52,6 +52,8 @@ pub(super) struct Configured {
     pub rx_queues: u16,
     pub tx_queues: u16,
     pub promiscuous: bool,
+    /// The driver sends single, direct buffers only; others it would send as garbage.
+    pub linear_tx: bool,
     pub pool: Mempool,
 }
 
@@ -82,6 +84,8 @@ pub(super) fn configure(port: &Inner, options: &PortOptions, pool: &Mempool) -> 
         rx_queues: options.rx_queues,
         tx_queues: options.tx_queues,
         promiscuous: options.promiscuous,
+        linear_tx: info.tx_offload_capa & sys::SHIM_TX_OFFLOAD_MULTI_SEGS == 0
+            && !CHAINING_DRIVERS.contains(&driver_name(&info).as_str()),
         pool: pool.clone(),
     })
 }
