@@ -75,13 +75,11 @@ impl GatewayConfig {
              [[port]]\n\
              name = \"uplink\"\n\
              device = \"net_af_xdp0,iface=up-gw\"\n\
-             mtu = {mtu}\n\
-             mac = \"{uplink_mac}\"\n\n\
+             mtu = {mtu}\n\n\
              [[port]]\n\
              name = \"kernel\"\n\
              device = \"net_af_packet0,iface=trap-gw\"\n\
-             mtu = {mtu}\n\
-             mac = \"{trap_mac}\"\n\n\
+             mtu = {mtu}\n\n\
              [underlay]\n\
              port = \"uplink\"\n\
              vlan = {vlan}\n\
@@ -93,8 +91,6 @@ impl GatewayConfig {
             hugepages = self.hugepages,
             memory_mib = self.memory_mib,
             mtu = plan::CARRIER_MTU,
-            uplink_mac = mac(plan::UPLINK_MAC),
-            trap_mac = mac(plan::TRAP_GATEWAY_MAC),
             vlan = plan::UNDERLAY_VLAN,
             underlay = plan::UNDERLAY_GATEWAY,
         );
