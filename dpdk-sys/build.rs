@@ -12,8 +12,8 @@ fn main() {
     let dpdk = match pkg_config::Config::new().atleast_version(MIN_VERSION).probe("libdpdk") {
         Ok(library) => library,
         Err(error) => fail(&format!(
-            "DPDK {MIN_VERSION} or newer was not found. On Debian and Ubuntu: \
-             apt-get install libdpdk-dev pkg-config libclang1-14 gcc\n{error}"
+            "{error}\nDPDK {MIN_VERSION} or newer was not found. On Debian and Ubuntu: \
+             apt-get install libdpdk-dev pkg-config libclang1-14 gcc"
         )),
     };
     // Ports made of rings in process; not part of libdpdk.pc, which leaves drivers to be loaded at run time.
@@ -78,7 +78,6 @@ fn cflags() -> Vec<String> {
 
 fn fail(message: &str) -> ! {
     eprintln!("error: dpdk-sys: {message}");
-    println!("cargo:warning=dpdk-sys: {}", message.lines().next().unwrap_or_default());
     std::process::exit(1)
 }
 
