@@ -1,5 +1,6 @@
 //! What the pipeline is told at start: plain, typed, checked by [`Config::validate`].
 
+pub use crate::validate::ConfigError;
 use conntrack::LifIndex;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -113,20 +114,7 @@ pub struct Config {
     pub trap: Trap,
 }
 
-/// What is wrong with a configuration.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigError {
-    /// Placeholder: replaced by one variant per rule, each naming the object and the remedy.
-    #[error("lif \"{0}\": {1}")]
-    Lif(String, &'static str),
-}
-
 impl Config {
-    /// Everything that is wrong, at once.
-    pub fn validate(&self) -> Result<(), Vec<ConfigError>> {
-        unimplemented!()
-    }
-
     /// The LIF with this configured id.
     pub fn lif_by_id(&self, id: u32) -> Option<LifIndex> {
         self.lifs.iter().position(|lif| lif.id == id).and_then(|i| u16::try_from(i).ok()).map(LifIndex)

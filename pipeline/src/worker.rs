@@ -1,56 +1,227 @@
 //! The graph: what all workers share, and one worker's run over a burst.
 
-use crate::packet::{Burst, Io, Packet};
+use crate::batch::{Meta, Metas};
+use crate::classify::{self, Keys};
+use crate::counters::{Counters, empty_snapshot};
+use crate::egress::{self, Outbox};
+use crate::fdb::Fdb;
+use crate::lif::Lifs;
+use crate::limits::Limits;
+use crate::neighbors::{Address, Link, NeighborIndex, Neighbors};
+use crate::packet::{BURST, Burst, Io, Packet};
+use crate::tunnel::{Remote, Tunnel};
 use crate::{Config, ConfigError, PortIndex, Snapshot};
-use conntrack::SessionTable;
-use std::marker::PhantomData;
+use crate::{decap, encap, from_kernel, ingress, local, lookup, solicit, trap};
+use arrayvec::ArrayVec;
+use conntrack::{Reader, SessionTable, Timestamp};
+use crossbeam::utils::CachePadded;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Inner MACs that can be learned.
+const FDB_ENTRIES: usize = 65_536;
+/// Neighbours looked after in one tick.
+const NEIGHBORS_PER_TICK: usize = 64;
 
 /// What all workers share: LIFs, neighbours, the forwarding database, the session table, counters.
-pub struct Pipeline {}
+pub struct Pipeline {
+    config: Config,
+    sessions: Arc<SessionTable>,
+    workers: Box<[CachePadded<Counters>]>,
+    taken: Box<[AtomicBool]>,
+    pub(crate) lifs: Lifs,
+    pub(crate) limits: Limits,
+    pub(crate) neighbors: Neighbors,
+    pub(crate) fdb: Fdb,
+    pub(crate) underlay: Option<Tunnel>,
+    pub(crate) trap: Tunnel,
+    pub(crate) kernel: NeighborIndex,
+}
 
 impl Pipeline {
     /// Checks the configuration and takes all memory. `secret` keys hashes of tables that strangers can fill.
     pub fn new(
-        _config: Config,
-        _sessions: Arc<SessionTable>,
-        _workers: usize,
-        _secret: [u64; 2],
+        config: Config,
+        sessions: Arc<SessionTable>,
+        workers: usize,
+        secret: [u64; 2],
     ) -> Result<Arc<Self>, Vec<ConfigError>> {
-        unimplemented!()
+        config.validate()?;
+        let [fdb_secret, neighbor_secret] = secret;
+        let neighbors = Neighbors::new(neighbor_secret);
+        let mut errors = Vec::new();
+        let mut pin = |link, ip: IpAddr, mac| {
+            neighbors.pin(link, ip.into(), mac).unwrap_or_else(|| {
+                errors.push(ConfigError::NeighborTableFull(ip));
+                NeighborIndex::default()
+            })
+        };
+        let kernel = pin(Link::Trap, config.trap.kernel_ip.into(), config.trap.kernel_mac);
+        for neighbor in config.underlay.iter().flat_map(|underlay| &underlay.neighbors) {
+            pin(Link::Underlay, neighbor.ip, Some(neighbor.mac));
+        }
+        let lifs =
+            Lifs::new(&config, |lif| lif.vteps.iter().map(|ip| pin(Link::Underlay, *ip, None)).collect());
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let mac = |port: PortIndex| config.ports.get(usize::from(port.0)).map_or([0; 6], |port| port.mac);
+        let underlay = config
+            .underlay
+            .as_ref()
+            .map(|u| Tunnel::new(Link::Underlay, u.port, mac(u.port), u.vlan, u.local_ip, u.udp_port));
+        let t = &config.trap;
+        let trap = Tunnel::new(Link::Trap, t.port, mac(t.port), 0, t.local_ip.into(), t.udp_port);
+        let counters = || CachePadded::new(Counters::new(config.ports.len(), config.lifs.len()));
+        Ok(Arc::new(Self {
+            workers: (0..workers).map(|_| counters()).collect(),
+            taken: (0..workers).map(|_| AtomicBool::new(false)).collect(),
+            limits: Limits::new(&config.trap.limits, config.lifs.len()),
+            fdb: Fdb::new(FDB_ENTRIES, fdb_secret),
+            lifs,
+            neighbors,
+            underlay,
+            trap,
+            kernel,
+            sessions,
+            config,
+        }))
     }
 
-    /// Worker `index`'s half, to be moved to its thread; each index once.
-    pub fn worker<P: Packet>(self: &Arc<Self>, _index: usize) -> Option<Worker<P>> {
-        unimplemented!()
+    /// Worker `index`'s half, to be moved to its thread; each index once. None for any other index, and if the session table
+    /// has no reader left.
+    pub fn worker<P: Packet>(self: &Arc<Self>, index: usize) -> Option<Worker<P>> {
+        if self.taken.get(index)?.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        Some(Worker {
+            shared: self.clone(),
+            index,
+            reader: self.sessions.reader().ok()?,
+            metas: [Meta::default(); BURST],
+            keys: Box::default(),
+            outbox: Outbox::new(self.config.ports.len()),
+            due: Due::new(),
+            cursor: 0,
+        })
     }
 
     /// All workers' counters.
     pub fn snapshot(&self) -> Snapshot {
-        unimplemented!()
+        let mut sum = empty_snapshot(self.config.ports.len(), self.config.lifs.len());
+        for counters in &self.workers {
+            counters.add_to(&mut sum);
+        }
+        sum
     }
 
     /// As given.
     pub fn config(&self) -> &Config {
-        unimplemented!()
+        &self.config
+    }
+
+    /// The link with that name, if it is configured.
+    pub(crate) fn tunnel(&self, link: Link) -> Option<&Tunnel> {
+        match link {
+            Link::Underlay => self.underlay.as_ref(),
+            Link::Trap => Some(&self.trap),
+        }
+    }
+}
+
+/// Neighbours to solicit at the end of the burst.
+pub(crate) type Due = ArrayVec<NeighborIndex, BURST>;
+
+/// What the stages see beside the burst.
+pub struct Context<'a> {
+    pub(crate) shared: &'a Pipeline,
+    pub(crate) counters: &'a Counters,
+    /// Nanoseconds.
+    pub(crate) now: u64,
+    /// Milliseconds.
+    pub(crate) now_ms: u64,
+    /// For conntrack.
+    pub(crate) timestamp: Timestamp,
+}
+
+impl Context<'_> {
+    pub(crate) fn second(&self) -> u64 {
+        self.now_ms / 1000
+    }
+
+    /// Where a packet to a neighbour goes; notes it down in `due` if it is to be solicited.
+    #[inline]
+    pub(crate) fn next_hop(&self, index: NeighborIndex, due: &mut Due) -> Option<Remote> {
+        let found = self.shared.neighbors.resolve(index, self.now_ms)?;
+        if found.solicit {
+            // If there is no room, it will be due again in a second.
+            let _ = due.try_push(index);
+        }
+        let address: Address = found.address;
+        found.mac.map(|mac| Remote { mac, address })
     }
 }
 
 /// One worker's run through the stages. Times are nanoseconds since an origin common to all workers.
 pub struct Worker<P> {
-    _packets: PhantomData<P>,
+    shared: Arc<Pipeline>,
+    index: usize,
+    reader: Reader,
+    metas: Metas,
+    keys: Box<Keys>,
+    outbox: Outbox<P>,
+    due: Due,
+    cursor: usize,
 }
 
 impl<P: Packet> Worker<P> {
     /// Takes a burst received on `port` all the way; `packets` is empty afterwards, every packet sent, trapped or dropped
     /// under a reason.
-    pub fn process(&mut self, _port: PortIndex, _packets: &mut Burst<P>, _now: u64, _io: &mut impl Io<P>) {
-        unimplemented!()
+    pub fn process(&mut self, port: PortIndex, packets: &mut Burst<P>, now: u64, io: &mut impl Io<P>) {
+        let Self { shared, index, reader, metas, keys, outbox, due, .. } = self;
+        let Some(counters) = shared.workers.get(*index) else { return packets.clear() };
+        let cx = &Context {
+            shared,
+            counters,
+            now,
+            now_ms: now / 1_000_000,
+            timestamp: Timestamp::from_nanos(now),
+        };
+        for (meta, _) in metas.iter_mut().zip(packets.iter()) {
+            *meta = Meta::default();
+        }
+        ingress::run(cx, port, packets, metas);
+        decap::run(cx, packets, metas);
+        from_kernel::run(cx, packets, metas);
+        local::run(cx, port, packets, metas);
+        classify::run(packets, metas, keys);
+        lookup::run(cx, &reader.enter(), packets, metas, keys);
+        trap::run(cx, packets, metas, due);
+        encap::run(cx, packets, metas, due, outbox, io);
+        egress::run(cx, packets, metas, outbox, io);
+        solicit::run(cx, due, outbox, io);
+        outbox.flush(cx, io);
     }
 
     /// What is due by time (ARP and ND of the gateway's own, ageing): bounded work, to be called every millisecond or so,
     /// also when nothing arrives.
-    pub fn tick(&mut self, _now: u64, _io: &mut impl Io<P>) {
-        unimplemented!()
+    pub fn tick(&mut self, now: u64, io: &mut impl Io<P>) {
+        let Self { shared, index, reader, outbox, due, cursor, .. } = self;
+        let Some(counters) = shared.workers.get(*index) else { return };
+        let cx = &Context {
+            shared,
+            counters,
+            now,
+            now_ms: now / 1_000_000,
+            timestamp: Timestamp::from_nanos(now),
+        };
+        // A quiescent point, so that an idle worker does not keep the session table's memory.
+        drop(reader.enter());
+        *cursor = shared.neighbors.maintain(*cursor, NEIGHBORS_PER_TICK, cx.now_ms, |index| {
+            let _ = due.try_push(index);
+        });
+        solicit::run(cx, due, outbox, io);
+        outbox.flush(cx, io);
     }
 }

@@ -1,0 +1,191 @@
+//! What the stages know of each packet of a burst, and which stage it goes to next.
+
+use crate::PortIndex;
+use crate::packet::BURST;
+use conntrack::{LifIndex, TcpFlags};
+
+/// The stage a packet goes to next. Every stage takes the packets that are marked for it, and marks each for a later one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Next {
+    /// [`crate::egress`], to be dropped under [`Meta::reason`].
+    #[default]
+    Drop,
+    /// [`crate::decap`]: of a VLAN or untagged LIF.
+    Untag,
+    /// [`crate::decap`]: underlay.
+    Underlay,
+    /// [`crate::from_kernel`].
+    Kernel,
+    /// [`crate::local`].
+    Local,
+    /// [`crate::classify`].
+    Classify,
+    /// [`crate::lookup`]: has a key.
+    Lookup,
+    /// [`crate::trap`], as [`Meta::class`].
+    Trap,
+    /// [`crate::encap`], for [`Meta::out_lif`].
+    Encap,
+    /// [`crate::egress`], to be sent on [`Meta::port`].
+    Send,
+    /// [`crate::egress`], used up here: an ARP reply to the gateway, for one.
+    Consumed,
+}
+
+/// Why a packet was dropped. Each has a counter of its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DropReason {
+    /// Its port, tag or VNI belongs to no LIF.
+    UnknownLif,
+    /// A header is cut short, contradicts itself, or claims more than there is.
+    #[default]
+    Malformed,
+    /// An IPv4 header checksum, or that of an ICMP error of a session, is wrong.
+    BadChecksum,
+    /// The next hop's MAC is not known (yet).
+    NoNeighbor,
+    /// The session says so.
+    SessionDrop,
+    /// Over the trap's rate limit.
+    TrapLimited,
+    /// A source or destination address that no packet on a wire may have.
+    Martian,
+    /// On the underlay or the trap link, to somebody else.
+    NotForUs,
+    /// On the underlay or the trap link, to the gateway, but nothing it serves.
+    NotVxlan,
+    /// A fragment of a tunnel packet.
+    OuterFragment,
+    /// Congestion experienced outside, no ECN inside (RFC 6040 section 4.2).
+    EcnCongestion,
+    /// The LIF has no VTEP to send it to.
+    NoVtep,
+    /// No headroom for the tunnel headers.
+    NoHeadroom,
+}
+
+impl DropReason {
+    /// How many there are.
+    pub const COUNT: usize = 13;
+    /// The counters' names.
+    pub const NAMES: [&str; Self::COUNT] = [
+        "unknown_lif",
+        "malformed",
+        "bad_checksum",
+        "no_neighbor",
+        "session_drop",
+        "trap_limited",
+        "martian",
+        "not_for_us",
+        "not_vxlan",
+        "outer_fragment",
+        "ecn_congestion",
+        "no_vtep",
+        "no_headroom",
+    ];
+}
+
+/// Why a packet goes to the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TrapClass {
+    /// Of no session.
+    #[default]
+    New,
+    /// SYN, FIN or RST of a session.
+    TcpControl,
+    /// ARP, Neighbor Discovery, multicast listeners.
+    ArpNd,
+    /// Needs more than a rewrite: TTL, MTU, options, fragments, other protocols than IP.
+    Exception,
+}
+
+impl TrapClass {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+    /// The counters' names.
+    pub const NAMES: [&str; Self::COUNT] = ["new", "tcp_control", "arp_nd", "exception"];
+}
+
+/// What follows the inner IP header, as far as a rewrite cares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// No ports and no checksum to update.
+    #[default]
+    Other,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// An ICMP or ICMPv6 query: the identifier is the source port.
+    Request,
+    /// An ICMP or ICMPv6 reply: the identifier is the destination port.
+    Reply,
+    /// An ICMP or ICMPv6 error, looked up by the packet it quotes.
+    Error,
+}
+
+/// One packet's metadata: at most a cache line.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(32))]
+pub struct Meta {
+    /// Where it goes next.
+    pub next: Next,
+    /// Why, if dropped.
+    pub reason: DropReason,
+    /// Why, if trapped.
+    pub class: TrapClass,
+    /// Of the inner packet.
+    pub kind: Kind,
+    /// Where it arrived.
+    pub in_lif: LifIndex,
+    /// Where it leaves.
+    pub out_lif: LifIndex,
+    /// The port it is sent on.
+    pub port: PortIndex,
+    /// Of a TCP packet.
+    pub tcp_flags: TcpFlags,
+    /// Of an ICMPv6 error: protocol of the quoted packet.
+    pub quoted_protocol: u8,
+    /// Bytes of Ethernet header and tag before the outer IP header.
+    pub l2: u8,
+    /// Offset of what follows the inner IP header.
+    pub l4: u16,
+    /// Of an ICMP error: offset of what follows the quoted IP header.
+    pub quoted_l4: u16,
+    /// Bytes of the tenant's frame.
+    pub frame_len: u32,
+    /// Bytes of the inner IP packet.
+    pub ip_len: u32,
+}
+
+const _: () = assert!(size_of::<Meta>() <= 64);
+
+impl Meta {
+    /// Marks it dropped.
+    #[inline]
+    pub fn drop(&mut self, reason: DropReason) {
+        self.next = Next::Drop;
+        self.reason = reason;
+    }
+
+    /// Marks it for the trap.
+    #[inline]
+    pub fn trap(&mut self, class: TrapClass) {
+        self.next = Next::Trap;
+        self.class = class;
+    }
+
+    /// Marks it to be sent as it is.
+    #[inline]
+    pub fn send(&mut self, port: PortIndex) {
+        self.next = Next::Send;
+        self.port = port;
+    }
+}
+
+/// The metadata of a burst.
+pub type Metas = [Meta; BURST];

@@ -1,0 +1,80 @@
+//! Group 4, the end of every packet: sent, used up, or dropped and counted. What a port does not take is dropped and counted
+//! there (`tx_dropped`), never waited for.
+
+use crate::PortIndex;
+use crate::batch::{Metas, Next};
+use crate::counters::Other;
+use crate::packet::{Burst, Io, Packet};
+use crate::worker::Context;
+
+/// Empties the burst.
+#[inline]
+pub fn run<P: Packet>(
+    cx: &Context<'_>,
+    packets: &mut Burst<P>,
+    metas: &Metas,
+    outbox: &mut Outbox<P>,
+    io: &mut impl Io<P>,
+) {
+    for (packet, meta) in packets.drain(..).zip(metas) {
+        match meta.next {
+            Next::Send => outbox.send(cx, meta.port, packet, io),
+            Next::Consumed => cx.counters.other(Other::Consumed, 1),
+            _ => cx.counters.drop(meta.reason),
+        }
+    }
+}
+
+/// What waits for each port's queue, until the end of the burst.
+#[derive(Debug)]
+pub struct Outbox<P> {
+    ports: Box<[Waiting<P>]>,
+}
+
+#[derive(Debug)]
+struct Waiting<P> {
+    packets: Burst<P>,
+    bytes: u64,
+}
+
+impl<P: Packet> Outbox<P> {
+    /// Of that many ports.
+    pub fn new(ports: usize) -> Self {
+        Self { ports: (0..ports).map(|_| Waiting { packets: Burst::new(), bytes: 0 }).collect() }
+    }
+
+    /// Puts a packet in the queue of `port`.
+    #[inline]
+    pub fn send(&mut self, cx: &Context<'_>, port: PortIndex, packet: P, io: &mut impl Io<P>) {
+        let Some(waiting) = self.ports.get_mut(usize::from(port.0)) else { return };
+        if waiting.packets.is_full() {
+            waiting.flush(cx, port, io);
+        }
+        waiting.bytes += packet.total_len() as u64;
+        // There is room: it was just flushed if it was full.
+        let _ = waiting.packets.try_push(packet);
+    }
+
+    /// Hands everything to the ports.
+    #[inline]
+    pub fn flush(&mut self, cx: &Context<'_>, io: &mut impl Io<P>) {
+        for (port, waiting) in (0u8..).map(PortIndex).zip(&mut self.ports) {
+            if !waiting.packets.is_empty() {
+                waiting.flush(cx, port, io);
+            }
+        }
+    }
+}
+
+impl<P: Packet> Waiting<P> {
+    #[inline]
+    fn flush(&mut self, cx: &Context<'_>, port: PortIndex, io: &mut impl Io<P>) {
+        let offered = self.packets.len() as u64;
+        io.transmit(port, &mut self.packets);
+        let left = self.packets.len() as u64;
+        let left_bytes: u64 = self.packets.iter().map(|packet| packet.total_len() as u64).sum();
+        cx.counters.port_tx(port, offered - left, self.bytes - left_bytes, left);
+        self.packets.clear();
+        self.bytes = 0;
+    }
+}

@@ -1,0 +1,126 @@
+//! Which LIF a tag or VNI belongs to, and what the stages need to know of it.
+
+use crate::PortIndex;
+use crate::config::{Config, Encapsulation};
+use crate::neighbors::NeighborIndex;
+use crate::wire::ethernet::{TAG_LEN, ethertype};
+use crate::wire::{Ethernet, VlanTag, view, view_at};
+use conntrack::LifIndex;
+use hashbrown::HashMap;
+
+/// Who takes the frames of a tag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Owner {
+    /// Nobody.
+    #[default]
+    None,
+    /// VXLAN over the underlay.
+    Underlay,
+    /// The way from the kernel.
+    Kernel,
+    /// A LIF.
+    Lif(LifIndex),
+}
+
+/// A LIF, as the stages need it.
+#[derive(Debug)]
+pub struct Entry {
+    /// Where it is.
+    pub port: PortIndex,
+    /// How.
+    pub encapsulation: Encapsulation,
+    /// Largest IP packet.
+    pub mtu: u32,
+    /// The VNI the kernel sees.
+    pub trap_vni: u32,
+    /// Where unknown, broadcast and multicast destinations are replicated to.
+    pub vteps: Box<[NeighborIndex]>,
+}
+
+/// All LIFs.
+#[derive(Debug)]
+pub struct Lifs {
+    entries: Box<[Entry]>,
+    /// By port and VLAN id; 0 is untagged.
+    ports: Box<[Box<[Owner]>]>,
+    by_vni: HashMap<u32, LifIndex>,
+    by_trap_vni: HashMap<u32, LifIndex>,
+}
+
+impl Lifs {
+    /// From a valid configuration; `vteps` are those of each LIF.
+    pub fn new(config: &Config, mut vteps: impl FnMut(&crate::Lif) -> Box<[NeighborIndex]>) -> Self {
+        let tags = |_| vec![Owner::None; 4096].into_boxed_slice();
+        let mut ports: Box<[_]> = config.ports.iter().map(tags).collect();
+        let mut own = |port: PortIndex, tag: u16, owner| {
+            let tags = ports.get_mut(usize::from(port.0));
+            if let Some(slot) = tags.and_then(|tags| tags.get_mut(usize::from(tag))) {
+                *slot = owner;
+            }
+        };
+        own(config.trap.port, 0, Owner::Kernel);
+        if let Some(underlay) = &config.underlay {
+            own(underlay.port, underlay.vlan, Owner::Underlay);
+        }
+        let mut by_vni = HashMap::new();
+        let mut by_trap_vni = HashMap::new();
+        for (index, lif) in (0u16..).map(LifIndex).zip(&config.lifs) {
+            match lif.encapsulation {
+                Encapsulation::Untagged => own(lif.port, 0, Owner::Lif(index)),
+                Encapsulation::Vlan(tag) => own(lif.port, tag, Owner::Lif(index)),
+                Encapsulation::Vxlan(vni) => {
+                    by_vni.insert(vni, index);
+                }
+            }
+            by_trap_vni.insert(lif.trap_vni, index);
+        }
+        let entries = config.lifs.iter().map(|lif| Entry {
+            port: lif.port,
+            encapsulation: lif.encapsulation,
+            mtu: u32::from(lif.mtu),
+            trap_vni: lif.trap_vni,
+            vteps: vteps(lif),
+        });
+        Self { entries: entries.collect(), ports, by_vni, by_trap_vni }
+    }
+
+    /// A LIF.
+    #[inline]
+    pub fn get(&self, lif: LifIndex) -> Option<&Entry> {
+        self.entries.get(usize::from(lif.0))
+    }
+
+    /// The LIF of a VNI on the underlay.
+    #[inline]
+    pub fn by_vni(&self, vni: u32) -> Option<LifIndex> {
+        self.by_vni.get(&vni).copied()
+    }
+
+    /// The LIF of a VNI on the trap link.
+    #[inline]
+    pub fn by_trap_vni(&self, vni: u32) -> Option<LifIndex> {
+        self.by_trap_vni.get(&vni).copied()
+    }
+
+    /// Who takes a frame that begins with `head`, and how many bytes come before its network header; None if it is too short
+    /// to tell. A priority tag (VLAN 0) counts as none; a second tag, and a service tag, belong to nobody.
+    #[inline]
+    pub fn owner(&self, port: PortIndex, head: &[u8]) -> Option<(Owner, u8)> {
+        let ethernet: &Ethernet = view(head)?;
+        let tags = self.ports.get(usize::from(port.0))?;
+        let by_tag = |id: u16| tags.get(usize::from(id)).copied().unwrap_or_default();
+        const UNTAGGED: u8 = crate::wire::ethernet::LEN as u8;
+        const TAGGED: u8 = UNTAGGED + TAG_LEN as u8;
+        match ethernet.ethertype.get() {
+            ethertype::VLAN => {
+                let tag: &VlanTag = view_at(head, usize::from(UNTAGGED))?;
+                if ethertype::is_tag(tag.ethertype.get()) {
+                    return Some((Owner::None, TAGGED));
+                }
+                Some((by_tag(tag.id()), TAGGED))
+            }
+            other if ethertype::is_tag(other) => Some((Owner::None, TAGGED)),
+            _ => Some((by_tag(0), UNTAGGED)),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Group 2, second half, exits: encap (established, related), trap (`new`, `tcp_control`, `exception`), drop (`session_drop`,
+//! `bad_checksum`, `unknown_lif`).
+//!
+//! Looks up the whole burst, then takes packet by packet what its flow says.
+
+use crate::batch::{DropReason, Kind, Meta, Metas, Next, TrapClass};
+use crate::classify::Keys;
+use crate::counters::Other;
+use crate::nat::{self, Applied};
+use crate::packet::{BURST, Packet};
+use crate::related;
+use crate::wire::ethernet;
+use crate::worker::Context;
+use conntrack::table::{Burst, FlowV4, FlowV6};
+use conntrack::{Rewrite, RewriteFlags, TcpFlags, Timestamp};
+
+/// Takes the packets that have keys.
+#[inline]
+pub fn run<P: Packet>(
+    cx: &Context<'_>,
+    burst: &Burst<'_>,
+    packets: &mut [P],
+    metas: &mut Metas,
+    keys: &Keys,
+) {
+    let mut done = Done::default();
+    if !keys.v4.is_empty() {
+        let mut flows: [Option<FlowV4<'_>>; BURST] = [None; BURST];
+        burst.lookup_v4(&keys.v4, cx.timestamp, flows.get_mut(..keys.v4.len()).unwrap_or_default());
+        for (flow, index) in flows.iter().zip(&keys.v4_packets) {
+            one(cx, packets, metas, *index, flow.as_ref(), &mut done);
+        }
+    }
+    if !keys.v6.is_empty() {
+        let mut flows: [Option<FlowV6<'_>>; BURST] = [None; BURST];
+        burst.lookup_v6(&keys.v6, cx.timestamp, flows.get_mut(..keys.v6.len()).unwrap_or_default());
+        for (flow, index) in flows.iter().zip(&keys.v6_packets) {
+            one(cx, packets, metas, *index, flow.as_ref(), &mut done);
+        }
+    }
+    cx.counters.other(Other::Established, done.established);
+    cx.counters.other(Other::Related, done.related);
+}
+
+#[derive(Default)]
+struct Done {
+    established: u64,
+    related: u64,
+}
+
+#[inline(always)]
+fn one<P: Packet, F: Flow>(
+    cx: &Context<'_>,
+    packets: &mut [P],
+    metas: &mut Metas,
+    index: u8,
+    flow: Option<&F>,
+    done: &mut Done,
+) {
+    let index = usize::from(index);
+    let (Some(packet), Some(meta)) = (packets.get_mut(index), metas.get_mut(index)) else { return };
+    match flow {
+        Some(flow) if !flow.is_dead() => {
+            let rewrite = flow.rewrite();
+            if rewrite.flags.any(RewriteFlags::DROP) {
+                if meta.kind != Kind::Error {
+                    flow.count(cx.timestamp, session_bytes(meta));
+                }
+                meta.drop(DropReason::SessionDrop);
+            } else if meta.kind == Kind::Error {
+                error::<P, F>(cx, packet, meta, &rewrite, done);
+            } else if meta.tcp_flags.is_control() {
+                flow.observe(meta.tcp_flags, cx.timestamp);
+                meta.trap(TrapClass::TcpControl);
+            } else {
+                established(cx, packet, meta, flow, &rewrite, done);
+            }
+        }
+        _ => meta.trap(TrapClass::New),
+    }
+}
+
+#[inline(always)]
+fn established<P: Packet, F: Flow>(
+    cx: &Context<'_>,
+    packet: &mut P,
+    meta: &mut Meta,
+    flow: &F,
+    rewrite: &Rewrite<F::Address>,
+    done: &mut Done,
+) {
+    if !fits(cx, meta, rewrite) {
+        return;
+    }
+    match F::apply(packet.head_mut(), meta, rewrite) {
+        Applied::Done => {
+            flow.count(cx.timestamp, session_bytes(meta));
+            done.established += 1;
+            leave(meta, rewrite);
+        }
+        Applied::Expired | Applied::Short => meta.trap(TrapClass::Exception),
+    }
+}
+
+#[cold]
+fn error<P: Packet, F: Flow>(
+    cx: &Context<'_>,
+    packet: &mut P,
+    meta: &mut Meta,
+    rewrite: &Rewrite<F::Address>,
+    done: &mut Done,
+) {
+    if !related::checksum_is_right(packet, meta, F::IS_V6) {
+        return meta.drop(related::WRONG);
+    }
+    if !fits(cx, meta, rewrite) {
+        return;
+    }
+    match F::apply_error(packet.head_mut(), meta, rewrite) {
+        Applied::Done => {
+            done.related += 1;
+            leave(meta, rewrite);
+        }
+        Applied::Expired | Applied::Short => meta.trap(TrapClass::Exception),
+    }
+}
+
+/// Whether the out LIF takes a packet of that size; marks it otherwise.
+#[inline(always)]
+fn fits<A>(cx: &Context<'_>, meta: &mut Meta, rewrite: &Rewrite<A>) -> bool {
+    match cx.shared.lifs.get(rewrite.out_lif) {
+        Some(lif) if meta.ip_len <= lif.mtu => return true,
+        Some(_) => meta.trap(TrapClass::Exception),
+        None => meta.drop(DropReason::UnknownLif),
+    }
+    false
+}
+
+#[inline(always)]
+fn leave<A>(meta: &mut Meta, rewrite: &Rewrite<A>) {
+    meta.out_lif = rewrite.out_lif;
+    meta.next = Next::Encap;
+}
+
+/// What a session counts: the tenant's frame without padding.
+#[inline(always)]
+fn session_bytes(meta: &Meta) -> u32 {
+    ethernet::LEN as u32 + meta.ip_len
+}
+
+/// A flow of either family.
+trait Flow {
+    type Address;
+    const IS_V6: bool;
+    fn rewrite(&self) -> Rewrite<Self::Address>;
+    fn is_dead(&self) -> bool;
+    fn count(&self, now: Timestamp, bytes: u32);
+    fn observe(&self, flags: TcpFlags, now: Timestamp);
+    fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
+    fn apply_error(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
+}
+
+macro_rules! flow {
+    ($flow:ident, $address:ty, $is_v6:literal, $apply:path, $apply_error:path) => {
+        impl Flow for $flow<'_> {
+            type Address = $address;
+            const IS_V6: bool = $is_v6;
+            #[inline(always)]
+            fn rewrite(&self) -> Rewrite<Self::Address> {
+                $flow::rewrite(self)
+            }
+            #[inline(always)]
+            fn is_dead(&self) -> bool {
+                $flow::is_dead(self)
+            }
+            #[inline(always)]
+            fn count(&self, now: Timestamp, bytes: u32) {
+                $flow::count(self, now, bytes);
+            }
+            fn observe(&self, flags: TcpFlags, now: Timestamp) {
+                $flow::observe(self, flags, now);
+            }
+            #[inline(always)]
+            fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied {
+                $apply(frame, meta, rewrite)
+            }
+            fn apply_error(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied {
+                $apply_error(frame, meta, rewrite)
+            }
+        }
+    };
+}
+
+flow!(FlowV4, [u8; 4], false, nat::apply_v4, related::apply_v4);
+flow!(FlowV6, [u8; 16], true, nat::apply_v6, related::apply_v6);

@@ -1,0 +1,116 @@
+//! The rewrite of established packets, exits: back to lookup, done or refused. Writes what the flow's rewrite says and adds its
+//! precomputed deltas to the checksums (RFC 1624): no checksum is ever computed anew, so none is repaired.
+
+use crate::batch::{Kind, Meta};
+use crate::wire::{Ethernet, Icmp, Ipv4, Ipv6, Tcp, Udp, view_mut};
+use conntrack::checksum::ChecksumDelta;
+use conntrack::{Rewrite, RewriteFlags, RewriteV4, RewriteV6};
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// What came of a rewrite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// The packet can go.
+    Done,
+    /// TTL or hop limit would reach 0: nothing was changed.
+    Expired,
+    /// The headers are not all in the first segment: nothing was changed.
+    Short,
+}
+
+/// The TTL's word is one less in its upper byte: ~m + m' (RFC 1624).
+pub(crate) const TTL_STEP: ChecksumDelta = ChecksumDelta(0xfeff);
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct FrameV4 {
+    ethernet: Ethernet,
+    ip: Ipv4,
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct FrameV6 {
+    ethernet: Ethernet,
+    ip: Ipv6,
+}
+
+/// Rewrites an IPv4 frame without options.
+#[inline]
+pub fn apply_v4(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV4) -> Applied {
+    let Ok((FrameV4 { ethernet, ip }, rest)) = FrameV4::mut_from_prefix(frame) else { return Applied::Short };
+    let mut delta = rewrite.l3_delta;
+    let routed = rewrite.flags.any(RewriteFlags::ROUTED);
+    if routed && ip.ttl <= 1 {
+        return Applied::Expired;
+    }
+    if rewrite.flags.any(RewriteFlags::TRANSLATE) && !rewrite_l4(rest, meta.kind, rewrite) {
+        return Applied::Short;
+    }
+    if routed {
+        ethernet.destination = rewrite.destination_mac;
+        ethernet.source = rewrite.source_mac;
+        ip.ttl -= 1;
+        delta = delta.and(TTL_STEP);
+    }
+    if rewrite.flags.any(RewriteFlags::TRANSLATE) {
+        ip.source = rewrite.source;
+        ip.destination = rewrite.destination;
+    }
+    ip.checksum = U16::new(delta.apply(ip.checksum.get()));
+    Applied::Done
+}
+
+/// Rewrites an IPv6 frame; extension headers may come before `meta.l4`.
+#[inline]
+pub fn apply_v6(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV6) -> Applied {
+    let Ok((FrameV6 { ethernet, ip }, rest)) = FrameV6::mut_from_prefix(frame) else { return Applied::Short };
+    let routed = rewrite.flags.any(RewriteFlags::ROUTED);
+    if routed && ip.hop_limit <= 1 {
+        return Applied::Expired;
+    }
+    if rewrite.flags.any(RewriteFlags::TRANSLATE) {
+        let extensions = usize::from(meta.l4).saturating_sub(size_of::<FrameV6>());
+        let Some(l4) = rest.get_mut(extensions..) else { return Applied::Short };
+        if !rewrite_l4(l4, meta.kind, rewrite) {
+            return Applied::Short;
+        }
+        ip.source = rewrite.source;
+        ip.destination = rewrite.destination;
+    }
+    if routed {
+        ethernet.destination = rewrite.destination_mac;
+        ethernet.source = rewrite.source_mac;
+        ip.hop_limit -= 1;
+    }
+    Applied::Done
+}
+
+/// Ports or identifier, and the checksum; false if they are not all there (nothing changed).
+#[inline(always)]
+fn rewrite_l4<A>(l4: &mut [u8], kind: Kind, rewrite: &Rewrite<A>) -> bool {
+    let delta = rewrite.l4_delta;
+    match kind {
+        Kind::Tcp => {
+            let Some(tcp) = view_mut::<Tcp>(l4, 0) else { return false };
+            tcp.source_port = rewrite.source_port;
+            tcp.destination_port = rewrite.destination_port;
+            tcp.checksum = U16::new(delta.apply(tcp.checksum.get()));
+        }
+        Kind::Udp => {
+            let Some(udp) = view_mut::<Udp>(l4, 0) else { return false };
+            udp.source_port = rewrite.source_port;
+            udp.destination_port = rewrite.destination_port;
+            udp.checksum = U16::new(delta.apply_udp(udp.checksum.get()));
+        }
+        Kind::Request | Kind::Reply => {
+            let Some(icmp) = view_mut::<Icmp>(l4, 0) else { return false };
+            let request = kind == Kind::Request;
+            icmp.identifier = if request { rewrite.source_port } else { rewrite.destination_port };
+            icmp.checksum = U16::new(delta.apply(icmp.checksum.get()));
+        }
+        Kind::Other | Kind::Error => {}
+    }
+    true
+}

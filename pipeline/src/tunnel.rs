@@ -1,0 +1,414 @@
+//! Outer headers: what a tunnel packet must look like on receipt, and the template of what is sent.
+
+use crate::PortIndex;
+use crate::batch::DropReason;
+use crate::neighbors::{Address, Link};
+use crate::packet::Packet;
+use crate::wire::ethernet::{self, TAG_LEN, ethertype, is_group};
+use crate::wire::{
+    Ethernet, Ipv4, Ipv6, Udp, VlanTag, Vxlan, ipv4, ipv6, protocol, udp, view, view_at, vxlan,
+};
+use conntrack::checksum::checksum;
+use std::net::IpAddr;
+use zerocopy::IntoBytes;
+use zerocopy::byteorder::network_endian::{U16, U32};
+
+/// RFC 7348 section 5: the dynamic range for the source port.
+const FIRST_SOURCE_PORT: u16 = 49_152;
+const TTL: u8 = 64;
+const LONGEST: usize = ethernet::LEN + TAG_LEN + ipv6::LEN + udp::LEN + vxlan::LEN;
+
+/// One of the gateway's two links, with its own address there.
+#[derive(Clone, Debug)]
+pub struct Tunnel {
+    /// Which.
+    pub link: Link,
+    /// The port.
+    pub port: PortIndex,
+    /// The tag; 0 = untagged.
+    pub vlan: u16,
+    /// The gateway's MAC.
+    pub mac: [u8; 6],
+    /// The gateway's address.
+    pub local_ip: IpAddr,
+    local: Address,
+    udp_port: u16,
+    template: [u8; LONGEST],
+    len: usize,
+    /// Sum of the template's IPv4 header.
+    sum: u32,
+}
+
+/// What a packet received on a link is.
+#[derive(Clone, Copy, Debug)]
+pub enum Received {
+    /// A frame in a tunnel.
+    Frame {
+        /// Of which network.
+        vni: u32,
+        /// From which VTEP.
+        source: Address,
+        /// The outer source MAC.
+        mac: [u8; 6],
+        /// The outer ECN bits.
+        ecn: u8,
+        /// Bytes before the frame.
+        headers: usize,
+        /// Bytes up to the frame's end.
+        end: usize,
+    },
+    /// Something else, that may concern the gateway itself.
+    Local,
+    /// Invalid, or somebody else's.
+    Drop(DropReason),
+}
+
+/// Where a tunnel packet goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Remote {
+    /// Next hop.
+    pub mac: [u8; 6],
+    /// VTEP.
+    pub address: Address,
+}
+
+impl Tunnel {
+    /// A link and its template.
+    pub fn new(
+        link: Link,
+        port: PortIndex,
+        mac: [u8; 6],
+        vlan: u16,
+        local_ip: IpAddr,
+        udp_port: u16,
+    ) -> Self {
+        let mut template = [0; LONGEST];
+        let is_v4 = local_ip.is_ipv4();
+        let l3_type = if is_v4 { ethertype::IPV4 } else { ethertype::IPV6 };
+        let first_type = if vlan == 0 { l3_type } else { ethertype::VLAN };
+        let mut len = 0;
+        let mut put = |bytes: &[u8]| {
+            if let Some(to) = template.get_mut(len..len + bytes.len()) {
+                to.copy_from_slice(bytes);
+            }
+            len += bytes.len();
+        };
+        put(Ethernet { destination: [0; 6], source: mac, ethertype: U16::new(first_type) }.as_bytes());
+        if vlan != 0 {
+            put(VlanTag { tci: U16::new(vlan), ethertype: U16::new(l3_type) }.as_bytes());
+        }
+        let mut sum = 0;
+        match local_ip {
+            IpAddr::V4(source) => {
+                let header = ipv4_header(source.octets());
+                sum = u32::from(!checksum(&[header.as_bytes()]));
+                put(header.as_bytes());
+            }
+            IpAddr::V6(source) => put(ipv6_header(source.octets()).as_bytes()),
+        }
+        let port_bytes = udp_port.to_be_bytes();
+        put(Udp { source_port: [0; 2], destination_port: port_bytes, len: U16::ZERO, checksum: U16::ZERO }
+            .as_bytes());
+        put(Vxlan::new(0).as_bytes());
+        Self { link, port, vlan, mac, local_ip, local: local_ip.into(), udp_port, template, len, sum }
+    }
+
+    /// What the packet is; `l2` bytes come before its network header.
+    #[inline]
+    pub fn receive(&self, head: &[u8], total_len: usize, l2: usize) -> Received {
+        let Some(ethernet) = view::<Ethernet>(head) else { return Received::Drop(DropReason::Malformed) };
+        if ethernet.destination != self.mac && !is_group(&ethernet.destination) {
+            return Received::Drop(DropReason::NotForUs);
+        }
+        let l3_type = match l2 {
+            ethernet::LEN => ethernet.ethertype.get(),
+            _ => view_at::<VlanTag>(head, ethernet::LEN).map_or(0, |tag| tag.ethertype.get()),
+        };
+        let result = match (l3_type, self.local_ip) {
+            (ethertype::IPV4, IpAddr::V4(local)) => self.receive_v4(local.octets(), head, total_len, l2),
+            (ethertype::IPV6, IpAddr::V6(local)) => self.receive_v6(local.octets(), head, total_len, l2),
+            (ethertype::ARP, IpAddr::V4(_)) => Ok(Received::Local),
+            _ => Err(DropReason::NotForUs),
+        };
+        match result {
+            Ok(Received::Frame { vni, source, ecn, headers, end, .. }) => {
+                Received::Frame { vni, source, mac: ethernet.source, ecn, headers, end }
+            }
+            Ok(other) => other,
+            Err(reason) => Received::Drop(reason),
+        }
+    }
+
+    #[inline]
+    fn receive_v4(
+        &self,
+        local: [u8; 4],
+        head: &[u8],
+        total_len: usize,
+        l2: usize,
+    ) -> Result<Received, DropReason> {
+        let ip: &Ipv4 = view_at(head, l2).ok_or(DropReason::Malformed)?;
+        let header_len = ip.header_len();
+        let ip_len = usize::from(ip.total_len.get());
+        if ip.version() != 4 || header_len < ipv4::LEN || ip_len < header_len || l2 + ip_len > total_len {
+            return Err(DropReason::Malformed);
+        }
+        let header = head.get(l2..l2 + header_len).ok_or(DropReason::Malformed)?;
+        if checksum(&[header]) != 0 {
+            return Err(DropReason::BadChecksum);
+        }
+        if ip.destination != local {
+            return Err(DropReason::NotForUs);
+        }
+        if ip.is_fragment() {
+            return Err(DropReason::OuterFragment);
+        }
+        if ip.protocol != protocol::UDP {
+            return Ok(Received::Local);
+        }
+        let source = Address::from(IpAddr::from(ip.source));
+        self.receive_udp(head, l2 + header_len, l2 + ip_len, source, ip.tos & 3)
+    }
+
+    #[inline]
+    fn receive_v6(
+        &self,
+        local: [u8; 16],
+        head: &[u8],
+        total_len: usize,
+        l2: usize,
+    ) -> Result<Received, DropReason> {
+        let ip: &Ipv6 = view_at(head, l2).ok_or(DropReason::Malformed)?;
+        let ip_len = ipv6::LEN + usize::from(ip.payload_len.get());
+        if ip.version() != 6 || l2 + ip_len > total_len {
+            return Err(DropReason::Malformed);
+        }
+        if ip.next_header == protocol::ICMPV6 {
+            return Ok(Received::Local);
+        }
+        if ip.destination != local {
+            return Err(DropReason::NotForUs);
+        }
+        match ip.next_header {
+            protocol::UDP => {}
+            protocol::FRAGMENT => return Err(DropReason::OuterFragment),
+            _ => return Ok(Received::Local),
+        }
+        let source = Address::from(IpAddr::from(ip.source));
+        self.receive_udp(head, l2 + ipv6::LEN, l2 + ip_len, source, ip.traffic_class() & 3)
+    }
+
+    #[inline]
+    fn receive_udp(
+        &self,
+        head: &[u8],
+        l4: usize,
+        ip_end: usize,
+        source: Address,
+        ecn: u8,
+    ) -> Result<Received, DropReason> {
+        let udp: &Udp = view_at(head, l4).ok_or(DropReason::Malformed)?;
+        if udp.destination_port != self.udp_port.to_be_bytes() {
+            return Ok(Received::Local);
+        }
+        let headers = l4 + udp::LEN + vxlan::LEN;
+        let end = l4 + usize::from(udp.len.get());
+        if end > ip_end || end < headers + ethernet::LEN {
+            return Err(DropReason::Malformed);
+        }
+        let vxlan: &Vxlan = view_at(head, l4 + udp::LEN).ok_or(DropReason::Malformed)?;
+        let vni = vxlan.vni().ok_or(DropReason::Malformed)?;
+        Ok(Received::Frame { vni, source, mac: [0; 6], ecn, headers, end })
+    }
+
+    /// Puts the outer headers in front; false if there is no headroom. `tos` is the outer DSCP and ECN, `entropy` that of the
+    /// inner flow.
+    #[inline]
+    pub fn encapsulate(
+        &self,
+        packet: &mut impl Packet,
+        remote: &Remote,
+        vni: u32,
+        tos: u8,
+        entropy: u16,
+    ) -> bool {
+        const V4: usize = ethernet::LEN + ipv4::LEN + udp::LEN + vxlan::LEN;
+        const V4_TAGGED: usize = V4 + TAG_LEN;
+        let frame_len = packet.total_len();
+        let udp_len = udp::LEN + vxlan::LEN + frame_len;
+        let (Some(head), Ok(udp_len)) = (packet.prepend(self.len), u16::try_from(udp_len)) else {
+            return false;
+        };
+        let ports = Ports { source: FIRST_SOURCE_PORT | entropy & 0x3fff, len: udp_len, vni };
+        match self.len {
+            V4_TAGGED => self.stamp::<V4_TAGGED>(head, remote, tos, ports),
+            V4 => self.stamp::<V4>(head, remote, tos, ports),
+            _ => self.stamp_v6(head, remote, tos, ports),
+        }
+        .is_some()
+    }
+
+    #[inline(always)]
+    fn stamp<const N: usize>(&self, head: &mut [u8], remote: &Remote, tos: u8, ports: Ports) -> Option<()> {
+        let head = head.first_chunk_mut::<N>()?;
+        *head = *self.template.first_chunk::<N>()?;
+        let (mac, rest) = head.split_first_chunk_mut::<6>()?;
+        *mac = remote.mac;
+        let (_, tail) = rest.split_at_mut_checked(N - 6 - size_of::<TailV4>())?;
+        let tail: &mut TailV4 = crate::wire::view_mut(tail, 0)?;
+        let destination = remote.address.v4();
+        let total_len = ports.len + ipv4::LEN as u16;
+        let [a, b, c, d] = destination;
+        let sum = self.sum
+            + u32::from(total_len)
+            + u32::from(tos)
+            + u32::from(u16::from_be_bytes([a, b]))
+            + u32::from(u16::from_be_bytes([c, d]));
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        tail.ip.tos = tos;
+        tail.ip.total_len = U16::new(total_len);
+        tail.ip.checksum = U16::new(!(sum as u16));
+        tail.ip.destination = destination;
+        ports.stamp(&mut tail.udp, &mut tail.vxlan);
+        Some(())
+    }
+
+    fn stamp_v6(&self, head: &mut [u8], remote: &Remote, tos: u8, ports: Ports) -> Option<()> {
+        let head = head.get_mut(..self.len)?;
+        head.copy_from_slice(self.template.get(..self.len)?);
+        let (mac, rest) = head.split_first_chunk_mut::<6>()?;
+        *mac = remote.mac;
+        let (_, tail) = rest.split_at_mut_checked(self.len.checked_sub(6 + size_of::<TailV6>())?)?;
+        let tail: &mut TailV6 = crate::wire::view_mut(tail, 0)?;
+        let flow = u32::from(ports.source);
+        tail.ip.version_class_flow = U32::new(6 << 28 | u32::from(tos) << 20 | flow);
+        tail.ip.payload_len = U16::new(ports.len);
+        tail.ip.destination = remote.address.v6();
+        ports.stamp(&mut tail.udp, &mut tail.vxlan);
+        Some(())
+    }
+
+    /// The gateway's address on this link.
+    #[inline]
+    pub fn local(&self) -> Address {
+        self.local
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Ports {
+    source: u16,
+    len: u16,
+    vni: u32,
+}
+
+impl Ports {
+    #[inline(always)]
+    fn stamp(&self, udp: &mut Udp, vxlan: &mut Vxlan) {
+        udp.source_port = self.source.to_be_bytes();
+        udp.len = U16::new(self.len);
+        vxlan.vni = U32::new(self.vni << 8);
+    }
+}
+
+#[derive(
+    zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable, zerocopy::Unaligned,
+)]
+#[repr(C)]
+struct TailV4 {
+    ip: Ipv4,
+    udp: Udp,
+    vxlan: Vxlan,
+}
+
+#[derive(
+    zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable, zerocopy::Unaligned,
+)]
+#[repr(C)]
+struct TailV6 {
+    ip: Ipv6,
+    udp: Udp,
+    vxlan: Vxlan,
+}
+
+fn ipv4_header(source: [u8; 4]) -> Ipv4 {
+    Ipv4 {
+        version_ihl: 0x45,
+        tos: 0,
+        total_len: U16::ZERO,
+        id: U16::ZERO, // RFC 6864 section 4.1: any value where DF is set
+        fragment: U16::new(ipv4::DF),
+        ttl: TTL,
+        protocol: protocol::UDP,
+        checksum: U16::ZERO,
+        source,
+        destination: [0; 4],
+    }
+}
+
+fn ipv6_header(source: [u8; 16]) -> Ipv6 {
+    Ipv6 {
+        version_class_flow: U32::new(6 << 28),
+        payload_len: U16::ZERO,
+        next_header: protocol::UDP,
+        hop_limit: TTL,
+        source,
+        destination: [0; 16],
+    }
+}
+
+/// DSCP and ECN of the IP packet in `frame`, for the outer header (RFC 2983 section 3, uniform; RFC 6040 section 4.1); 0 for
+/// other frames.
+#[inline]
+pub fn inner_tos(frame: &[u8]) -> u8 {
+    match view::<Ethernet>(frame).map(|ethernet| ethernet.ethertype.get()) {
+        Some(ethertype::IPV4) => view_at::<Ipv4>(frame, ethernet::LEN).map_or(0, |ip| ip.tos),
+        Some(ethertype::IPV6) => view_at::<Ipv6>(frame, ethernet::LEN).map_or(0, Ipv6::traffic_class),
+        _ => 0,
+    }
+}
+
+/// A number that is the same for all packets of the flow in `frame` and differs between flows (RFC 7348 section 5).
+#[inline]
+pub fn entropy(frame: &[u8]) -> u16 {
+    let Some(ethernet) = view::<Ethernet>(frame) else { return 0 };
+    let ports_at = |protocol, offset: usize| match protocol {
+        protocol::TCP | protocol::UDP => view_at::<[u8; 4]>(frame, offset).copied().unwrap_or_default(),
+        _ => [0; 4],
+    };
+    let sum = match ethernet.ethertype.get() {
+        ethertype::IPV4 => {
+            let Some(ip) = view_at::<Ipv4>(frame, ethernet::LEN) else { return 0 };
+            let ports = match ip.is_fragment() {
+                true => [0; 4],
+                false => ports_at(ip.protocol, ethernet::LEN + ip.header_len()),
+            };
+            let addresses = u64::from(u32::from_ne_bytes(ip.source)) << 32
+                | u64::from(u32::from_ne_bytes(ip.destination));
+            addresses ^ mix(u64::from(u32::from_ne_bytes(ports)) << 8 | u64::from(ip.protocol))
+        }
+        ethertype::IPV6 => {
+            let Some(ip) = view_at::<Ipv6>(frame, ethernet::LEN) else { return 0 };
+            let ports = u32::from_ne_bytes(ports_at(ip.next_header, ethernet::LEN + ipv6::LEN));
+            let source = u128::from_ne_bytes(ip.source);
+            let destination = u128::from_ne_bytes(ip.destination).rotate_left(32);
+            let addresses = source ^ destination;
+            (addresses >> 64) as u64
+                ^ mix(addresses as u64)
+                ^ mix(u64::from(ports) << 8 | u64::from(ip.next_header))
+        }
+        _ => {
+            let [a, b, c, d, e, f] = ethernet.source;
+            let [g, h, i, j, k, l] = ethernet.destination;
+            u64::from_ne_bytes([a, b, c, d, e, f, g, h]) ^ u64::from_ne_bytes([i, j, k, l, 0, 0, 0, 0])
+        }
+    };
+    (mix(sum) >> 48) as u16
+}
+
+#[inline]
+fn mix(x: u64) -> u64 {
+    let x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x ^ x >> 32
+}
