@@ -1,0 +1,240 @@
+//! A gateway that keeps sessions in a map and remembers what it was asked.
+
+use proto::gateway::v1;
+use proto::gateway::v1::gateway_server::{Gateway, GatewayServer};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::sync::{broadcast, oneshot};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+#[derive(Clone, Debug)]
+pub enum Asked {
+    Add,
+    Delete,
+    Connect,
+}
+
+pub struct State {
+    pub sessions: BTreeMap<u64, v1::SessionInfo>,
+    pub asked: Vec<(Instant, Asked)>,
+    pub capacity: usize,
+    closed: broadcast::Sender<v1::ClosedSession>,
+}
+
+#[derive(Clone)]
+struct Recorder(Arc<Mutex<State>>);
+
+type Events = Pin<Box<dyn Stream<Item = Result<v1::ClosedEvent, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Gateway for Recorder {
+    async fn add_sessions(
+        &self,
+        request: Request<Streaming<v1::AddSessionsRequest>>,
+    ) -> Result<Response<v1::AddSessionsResponse>, Status> {
+        let mut stream = request.into_inner();
+        let mut answer = v1::AddSessionsResponse::default();
+        let mut index = 0;
+        while let Some(batch) = stream.message().await? {
+            let mut state = self.0.lock().unwrap();
+            for session in batch.sessions {
+                let id = session.session_id;
+                state.asked.push((Instant::now(), Asked::Add));
+                let same_flow = |other: &v1::SessionInfo| {
+                    let other = other.session.as_ref().unwrap();
+                    (&other.original, other.in_lif, other.protocol)
+                        == (&session.original, session.in_lif, session.protocol)
+                };
+                let status = if state.sessions.len() >= state.capacity {
+                    v1::AddStatus::TableFull
+                } else if state.sessions.contains_key(&id) || state.sessions.values().any(same_flow) {
+                    v1::AddStatus::Exists
+                } else {
+                    v1::AddStatus::Accepted
+                };
+                if status == v1::AddStatus::Accepted {
+                    answer.accepted += 1;
+                    let info = v1::SessionInfo { session: Some(session), ..Default::default() };
+                    state.sessions.insert(id, info);
+                } else {
+                    answer.failed += 1;
+                    let message = String::new();
+                    answer.errors.push(v1::AddError {
+                        session_id: id,
+                        index,
+                        status: status.into(),
+                        message,
+                    });
+                }
+                index += 1;
+            }
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn get_session(
+        &self,
+        request: Request<v1::GetSessionRequest>,
+    ) -> Result<Response<v1::SessionInfo>, Status> {
+        let id = request.into_inner().session_id;
+        let found = self.0.lock().unwrap().sessions.get(&id).cloned();
+        found.map(Response::new).ok_or_else(|| Status::not_found("session"))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<v1::ListSessionsRequest>,
+    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+        let request = request.into_inner();
+        let state = self.0.lock().unwrap();
+        // Small pages, so that paging is exercised.
+        let limit = (request.limit as usize).clamp(1, 3);
+        let sessions: Vec<_> =
+            state.sessions.range(request.cursor + 1..).take(limit).map(|(_, s)| s.clone()).collect();
+        let next_cursor = if sessions.len() < limit {
+            0
+        } else {
+            sessions.last().and_then(|info| info.session.as_ref()).map_or(0, |session| session.session_id)
+        };
+        Ok(Response::new(v1::ListSessionsResponse { sessions, next_cursor }))
+    }
+
+    async fn delete_sessions(
+        &self,
+        request: Request<v1::DeleteSessionsRequest>,
+    ) -> Result<Response<v1::DeleteSessionsResponse>, Status> {
+        let mut answer = v1::DeleteSessionsResponse::default();
+        let mut state = self.0.lock().unwrap();
+        for id in request.into_inner().session_ids {
+            state.asked.push((Instant::now(), Asked::Delete));
+            match state.sessions.remove(&id) {
+                Some(info) => answer.closed.push(v1::ClosedSession {
+                    session: info.session,
+                    close_code: v1::CloseCode::Deleted.into(),
+                    ..Default::default()
+                }),
+                None => answer.unknown.push(id),
+            }
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn flush_sessions(
+        &self,
+        _: Request<v1::FlushSessionsRequest>,
+    ) -> Result<Response<v1::FlushSessionsResponse>, Status> {
+        Err(Status::unimplemented("not part of the agent's life"))
+    }
+
+    type WatchClosedStream = Events;
+
+    async fn watch_closed(&self, _: Request<v1::WatchClosedRequest>) -> Result<Response<Events>, Status> {
+        let mut state = self.0.lock().unwrap();
+        state.asked.push((Instant::now(), Asked::Connect));
+        let events = tokio_stream::wrappers::BroadcastStream::new(state.closed.subscribe());
+        let events = events.filter_map(|closed| {
+            Some(Ok(v1::ClosedEvent { event: Some(v1::closed_event::Event::Closed(closed.ok()?)) }))
+        });
+        Ok(Response::new(Box::pin(events)))
+    }
+
+    async fn get_stats(&self, _: Request<v1::GetStatsRequest>) -> Result<Response<v1::Stats>, Status> {
+        Err(Status::unimplemented("not part of the agent's life"))
+    }
+
+    async fn list_lifs(
+        &self,
+        _: Request<v1::ListLifsRequest>,
+    ) -> Result<Response<v1::ListLifsResponse>, Status> {
+        Err(Status::unimplemented("not part of the agent's life"))
+    }
+}
+
+/// The recording gateway on a thread of its own, listening on a unix socket.
+pub struct Server {
+    state: Arc<Mutex<State>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Server {
+    pub fn start(socket: PathBuf) -> Self {
+        let state = State {
+            sessions: BTreeMap::new(),
+            asked: Vec::new(),
+            capacity: usize::MAX,
+            closed: broadcast::channel(64).0,
+        };
+        let state = Arc::new(Mutex::new(state));
+        let (stop, stopped) = oneshot::channel();
+        let recorder = Recorder(state.clone());
+        let _ = std::fs::remove_file(&socket);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::UnixListener::bind(socket).unwrap();
+                let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+                let serving = tonic::transport::Server::builder()
+                    .add_service(GatewayServer::new(recorder))
+                    .serve_with_incoming(incoming);
+                tokio::select! {
+                    result = serving => result.unwrap(),
+                    _ = stopped => {}
+                }
+            });
+            // Dropping the runtime breaks every connection, as a killed gateway would.
+        });
+        Self { state, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.state.lock().unwrap())
+    }
+
+    pub fn sessions(&self) -> Vec<v1::Session> {
+        self.with(|state| state.sessions.values().filter_map(|info| info.session.clone()).collect())
+    }
+
+    pub fn adds(&self) -> usize {
+        self.with(|state| state.asked.iter().filter(|(_, asked)| matches!(asked, Asked::Add)).count())
+    }
+
+    /// The gateway closes the session itself.
+    pub fn close(&self, id: u64, code: v1::CloseCode) {
+        self.with(|state| {
+            let info = state.sessions.remove(&id).unwrap();
+            let closed =
+                v1::ClosedSession { session: info.session, close_code: code.into(), ..Default::default() };
+            state.closed.send(closed).unwrap();
+        });
+    }
+
+    /// Waits until exactly `count` sessions are there; how long it took.
+    pub fn wait_for(&self, count: usize) -> Duration {
+        let began = Instant::now();
+        wait(&format!("{count} sessions"), || self.sessions().len() == count);
+        began.elapsed()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Waits up to 10 s for `done`.
+pub fn wait(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_secs(10), "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
