@@ -8,7 +8,7 @@
 use crate::key::{FlowKeyV4, FlowKeyV6};
 use crate::plan::Half;
 use crate::rewrite::{Rewrite, RewriteFlags};
-use crate::sync::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
 use crate::{ChecksumDelta, LifIndex};
 
 /// What changes, and what decides: in an entry's first line.
@@ -47,13 +47,13 @@ impl Hot {
         RewriteFlags((self.control.load(Relaxed) & FLAGS) as u16)
     }
 
-    /// Adds to the flags. The one read-modify-write on an entry: when a session begins or ends.
+    /// Adds to the flags: when a session ends. The one kind of read-modify-write on an entry.
     pub fn set_flags(&self, flags: u16) {
-        self.control.fetch_or(u32::from(flags), Relaxed);
+        self.control.fetch_or(u32::from(flags), AcqRel);
     }
 
     pub fn clear_flags(&self, flags: u16) {
-        self.control.fetch_and(!u32::from(flags), Relaxed);
+        self.control.fetch_and(!u32::from(flags), AcqRel);
     }
 
     /// Whether the flow was used so lately that its session cannot have timed out. A stamp of the future is one of a

@@ -101,8 +101,8 @@ pub(super) struct Place {
 pub(super) struct Index {
     buckets: Region<Bucket>,
     count: u64,
-    /// Spreads the distance between an item's two buckets over its tag; odd and secret.
-    stride: u32,
+    /// Added to what a tag says about its items' two buckets.
+    secret: u32,
 }
 
 impl Index {
@@ -113,7 +113,7 @@ impl Index {
     }
 
     fn with_buckets(count: usize, pages: Pages, secret: u64) -> io::Result<Self> {
-        Ok(Self { buckets: Region::new(count, pages)?, count: count as u64, stride: secret as u32 | 1 })
+        Ok(Self { buckets: Region::new(count, pages)?, count: count as u64, secret: secret as u32 })
     }
 
     /// Bytes taken when full.
@@ -131,7 +131,8 @@ impl Index {
     /// An item's other place: its own inverse.
     #[inline]
     pub fn other(&self, Place { bucket, tag }: Place) -> Place {
-        let spread = u64::from(u32::from(tag).wrapping_mul(self.stride));
+        // Multiples of the golden ratio: spread evenly over the buckets, whatever the secret.
+        let spread = u64::from(u32::from(tag).wrapping_mul(0x9e37_79b9).wrapping_add(self.secret));
         let sum = ((spread * self.count) >> 32) as u32;
         let other = if sum >= bucket { sum - bucket } else { (sum + self.count as u32) - bucket };
         Place { bucket: other, tag }
@@ -297,5 +298,122 @@ impl Search {
             }
         }
         Outcome::None
+    }
+}
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests {
+    use super::*;
+    use crate::table::hash::Hasher;
+    use std::collections::HashMap;
+
+    fn index(buckets: usize) -> Index {
+        Index::with_buckets(buckets, Pages::Transparent, 0x7f4a_7c15).unwrap()
+    }
+
+    #[test]
+    fn other_is_its_own_inverse() {
+        for buckets in [1, 2, 17, 1000, 1 << 20] {
+            let index = index(buckets);
+            for hash in (0..5000u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+                let place = index.first(hash);
+                let other = index.other(place);
+                assert!((other.bucket as usize) < buckets);
+                assert_eq!(index.other(other).bucket, place.bucket);
+            }
+        }
+    }
+
+    /// How full an index of `buckets` gets before the first refusal.
+    fn load_at_first_refusal(buckets: usize, seed: u64) -> f64 {
+        let (index, mut search) = (index(buckets), Search::new());
+        let hasher = Hasher::new([seed, !seed]);
+        let mut items = 0;
+        while index.insert(&mut search, hasher.hash_2([u64::from(items), 7]), items) {
+            items += 1;
+        }
+        for item in 0..items {
+            assert_eq!(
+                index.find(hasher.hash_2([u64::from(item), 7]), |value| value == item),
+                Some(item),
+                "an item was lost"
+            );
+        }
+        f64::from(items) / (buckets * WAYS) as f64
+    }
+
+    #[test]
+    fn fills_beyond_95_percent_before_it_refuses() {
+        for (buckets, seed) in [(64, 1), (1000, 2), (1000, 3), (20_000, 4), (100_000, 5)] {
+            let load = load_at_first_refusal(buckets, seed);
+            assert!(load >= 0.95, "{buckets} buckets: {load}");
+        }
+    }
+
+    #[test]
+    fn as_sized_it_never_refuses() {
+        for items in [1u32, 10, 48, 100, 1000, 100_000] {
+            for seed in 0..20 {
+                let index = Index::new(items as usize, Pages::Transparent, seed).unwrap();
+                let (mut search, hasher) = (Search::new(), Hasher::new([seed, 99]));
+                for item in 0..items {
+                    assert!(index.insert(&mut search, hasher.hash_1(item.into()), item), "{items} {item}");
+                }
+                if items > 1000 {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Tuples as an attacker picks them: one address pair, ports counting up, or only high bits that differ. No bucket may
+    /// attract more than chance brings.
+    #[test]
+    fn chosen_tuples_spread_as_random_ones() {
+        let hasher = Hasher::new([0x0bad_5eed, 0xfeed_f00d]);
+        let buckets = 1 << 12;
+        let index = index(buckets);
+        let patterns: [fn(u64) -> [u64; 2]; 4] = [
+            |n| [0x0808_0808_0a00_0001, 0x0006_0001_01bb_0000 | n],
+            |n| [0x0808_0808_0a00_0001, 0x0006_0001 << 32 | n << 16],
+            |n| [n << 48, 17],
+            |n| [n, n.rotate_left(32)],
+        ];
+        for pattern in patterns {
+            let mut count: HashMap<u32, u32> = HashMap::new();
+            let mut pairs: HashMap<(u32, u8), u32> = HashMap::new();
+            for place in (0..1 << 16).map(|n| index.first(hasher.hash_2(pattern(n)))) {
+                *count.entry(place.bucket).or_default() += 1;
+                *pairs.entry((place.bucket, place.tag)).or_default() += 1;
+            }
+            // 16 expected, standard deviation 4; pairs: 1/16 expected.
+            assert!(count.values().all(|&n| n < 50), "{:?}", count.values().max());
+            assert!(pairs.values().all(|&n| n < 8), "{:?}", pairs.values().max());
+        }
+    }
+
+    #[test]
+    fn random_inserts_and_removals_agree_with_a_map() {
+        bolero::check!().with_type::<Vec<(u8, bool)>>().with_max_len(4096).for_each(|operations| {
+            let (index, mut search) = (index(12), Search::new());
+            let hasher = Hasher::new([1, 2]);
+            let mut model = HashMap::new();
+            for &(item, insert) in operations {
+                let hash = hasher.hash_1(item.into());
+                if insert && !model.contains_key(&item) {
+                    // 144 places for up to 256 items.
+                    if index.insert(&mut search, hash, item.into()) {
+                        model.insert(item, ());
+                    }
+                } else {
+                    let removed = index.remove(&mut search, hash, item.into());
+                    assert_eq!(removed, model.remove(&item).is_some());
+                }
+                for item in 0..=255u8 {
+                    let found = index.find(hasher.hash_1(item.into()), |value| value == u32::from(item));
+                    assert_eq!(found.is_some(), model.contains_key(&item));
+                }
+            }
+        });
     }
 }

@@ -31,24 +31,16 @@ impl SessionTable {
                 let ended = self.collect_ended(&mut writer, now, chunk - reclaimed);
                 let looked_at = self.expire(&mut writer, now, chunk - reclaimed - ended);
                 writer.closed += reports.len() as u64;
-                work.more = self.is_behind(&writer, now);
                 reclaimed + ended + looked_at
             };
             work.closed += reports.len();
             reports.iter().for_each(&mut *closed);
             left -= used;
+            work.more = left == 0;
             if used == 0 || left == 0 {
                 return work;
             }
         }
-    }
-
-    /// Whether there is something to do at `now` that only lacks budget.
-    fn is_behind(&self, writer: &Writer, now: Timestamp) -> bool {
-        writer.wheel.now() < now.0
-            || writer.ended != 0
-            || !self.ended.is_empty()
-            || writer.retired.epochs.front().is_some_and(|&(epoch, _)| epoch < self.epochs.horizon())
     }
 
     /// Retires sessions that workers saw end. How many it looked at.

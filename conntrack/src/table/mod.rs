@@ -137,7 +137,7 @@ pub struct TableStats {
 pub struct Work {
     /// Sessions reported closed.
     pub closed: usize,
-    /// Whether the budget ran out with work left.
+    /// Whether the budget was used up, so that there may be more to do now.
     pub more: bool,
 }
 

@@ -128,3 +128,55 @@ fn next_bit(words: &[u64; LISTS / 64], from: usize) -> Option<usize> {
     }
     None
 }
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests {
+    use super::*;
+    use bolero::{TypeGenerator, check};
+
+    #[derive(Debug, TypeGenerator)]
+    enum Op {
+        Schedule { slot: u8, shift: u8, delay: u16 },
+        Cancel { slot: u8 },
+        Advance { shift: u8, by: u16 },
+    }
+
+    /// Each slot comes out at its time and not before, whatever was scheduled, cancelled or skipped over.
+    #[test]
+    fn agrees_with_a_list_of_times() {
+        check!().with_type::<Vec<Op>>().with_max_len(4096).for_each(|ops| {
+            let records: Vec<Record> = (0..256).map(|_| Record::default()).collect();
+            let mut wheel = Wheel::new();
+            let mut model = [None; 256];
+            let mut now = 0u64;
+            for op in ops {
+                match *op {
+                    Op::Schedule { slot, shift, delay } if model[usize::from(slot)].is_none() => {
+                        let due = now + (u64::from(delay) << (shift % 16));
+                        wheel.schedule(&records, slot.into(), due);
+                        model[usize::from(slot)] = Some(due.max(now + 1));
+                    }
+                    Op::Cancel { slot } if model[usize::from(slot)].take().is_some() => {
+                        wheel.cancel(&records, slot.into());
+                    }
+                    Op::Schedule { .. } | Op::Cancel { .. } => {}
+                    Op::Advance { shift, by } => {
+                        now += u64::from(by) << (shift % 18);
+                        while let Some(slot) = wheel.due(&records, now) {
+                            let due: u64 = model[slot as usize].unwrap();
+                            // Lists of higher levels are looked at early, to be spread over lower ones.
+                            if due <= wheel.now() {
+                                assert_eq!(due, wheel.now());
+                                model[slot as usize] = None;
+                            } else {
+                                wheel.schedule(&records, slot, due);
+                            }
+                        }
+                        assert_eq!(wheel.now(), now);
+                        assert!(model.iter().flatten().all(|&due| due > now));
+                    }
+                }
+            }
+        });
+    }
+}

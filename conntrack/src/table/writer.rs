@@ -218,7 +218,7 @@ impl SessionTable {
         let collector = self.store_collector(slot, spec.action);
         record.open(spec.id, now, spec.owner, State::new(Phase::Live, timeout, family_flag | collector));
         let due = now.0 + u64::from(timeout) * 1000;
-        // Dead until both are in the index: a reader sees both flows, or none.
+        // Dead until both are in the index: no reader takes hold of a session that does not come to be.
         for (half, entry) in flows.iter().zip([first, second]) {
             let mut half = *half;
             half.rewrite.flags.0 |= RewriteFlags::DEAD;
@@ -233,6 +233,10 @@ impl SessionTable {
         {
             first.hot().clear_flags(RewriteFlags::DEAD);
             second.hot().clear_flags(RewriteFlags::DEAD);
+            // A worker may have seen a RST on the first before the second was alive.
+            if record.state().tcp().is_over() {
+                second.hot().set_flags(RewriteFlags::DEAD);
+            }
             return Ok(());
         }
         self.retire(writer, slot, Phase::Aborted, now);

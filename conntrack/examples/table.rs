@@ -1,0 +1,179 @@
+//! Measures the table on this machine: `cargo run --release -p conntrack --example table [SESSIONS…]`.
+//!
+//! For each number of sessions (1000, 65536 and 1000000 if none are given): what a lookup costs per packet in bursts of
+//! 32 over all flows in random order, with and without rewrite and counting; inserts, one by one and in batches, and
+//! removals per second; memory per session. Time is of the wall clock; cycles are of the clock in /proc/cpuinfo.
+
+use conntrack::table::{BURST, Timeouts};
+use conntrack::*;
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments = std::env::args().skip(1).map(|n| n.parse()).collect::<Result<Vec<u32>, _>>()?;
+    let sizes = if arguments.is_empty() { vec![1000, 65_536, 1_000_000] } else { arguments };
+    let ghz = clock_ghz();
+    println!("clock {ghz:.2} GHz");
+    for sessions in sizes {
+        measure(sessions, ghz)?;
+    }
+    Ok(())
+}
+
+fn clock_ghz() -> f64 {
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let megahertz =
+        cpuinfo.lines().find_map(|line| line.strip_prefix("cpu MHz")?.split_once(": ")?.1.parse().ok());
+    megahertz.map_or(1.0, |megahertz: f64| megahertz / 1000.0)
+}
+
+fn resident_bytes() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok()).unwrap_or(0.0) * 4096.0
+}
+
+fn session(n: u32) -> SessionSpec {
+    let client = Ipv4Addr::from_bits(0x0a00_0000 + (n >> 15));
+    let public = Ipv4Addr::from_bits(0xcb00_0000 + (n >> 15));
+    let server = Ipv4Addr::new(198, 51, 100, 10);
+    let tuple = |source: Ipv4Addr| Tuple {
+        source: source.into(),
+        destination: server.into(),
+        source_port: 1024 + (n & 0x7fff) as u16,
+        destination_port: 443,
+    };
+    let macs = MacPair { source: [2, 0, 0, 0, 0, 1], destination: [2, 0, 0, 0, 0, 2] };
+    SessionSpec {
+        id: SessionId(u64::from(n) + 1),
+        in_lif: LifIndex(1),
+        out_lif: LifIndex(2),
+        protocol: 17,
+        original: tuple(client),
+        translated: tuple(public),
+        l2: Some(L2 { forward: macs, reverse: macs }),
+        action: Action::Forward,
+        idle_timeout: None,
+        owner: 0,
+    }
+}
+
+fn key(n: u32, reverse: bool) -> FlowKeyV4 {
+    let port = 1024 + (n & 0x7fff) as u16;
+    let server = Ipv4Addr::new(198, 51, 100, 10);
+    if reverse {
+        let public = Ipv4Addr::from_bits(0xcb00_0000 + (n >> 15));
+        FlowKeyV4::new(LifIndex(2), 17, server, 443, public, port)
+    } else {
+        FlowKeyV4::new(LifIndex(1), 17, Ipv4Addr::from_bits(0x0a00_0000 + (n >> 15)), port, server, 443)
+    }
+}
+
+fn measure(sessions: u32, ghz: f64) -> Result<(), Box<dyn std::error::Error>> {
+    let timeouts = Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 };
+    let hash_secret = [0x9d3f_27c1_55e8_a06b, 0x4b1c_8e72_d0f9_3365];
+    let config = TableConfig { capacity: sessions, timeouts, readers: 1, hugepages: true, hash_secret };
+    let before = resident_bytes();
+    let table = SessionTable::new(config)?;
+    let specs: Vec<_> = (0..sessions).map(session).collect();
+    let own = resident_bytes() - before;
+
+    let started = Instant::now();
+    for spec in &specs {
+        table.insert(spec, Timestamp(0))?;
+    }
+    report(sessions, "first inserts", started, sessions, ghz);
+    let resident = resident_bytes() - before - own;
+    println!(
+        "{sessions:>9} sessions: {:.1} bytes per session in a full table, {:.1} resident beyond the requests",
+        table.memory_bytes() as f64 / f64::from(sessions),
+        resident / f64::from(sessions),
+    );
+
+    lookups(&table, sessions, ghz)?;
+
+    let started = Instant::now();
+    for spec in &specs {
+        table.remove(spec.id, Timestamp(1));
+    }
+    while table.maintain(Timestamp(1), 4096, &mut |closed| _ = black_box(closed)).more {}
+    report(sessions, "removals with report", started, sessions, ghz);
+    let started = Instant::now();
+    let mut results = Vec::with_capacity(64);
+    for specs in specs.chunks(64) {
+        results.clear();
+        table.insert_batch(specs, Timestamp(2), &mut results);
+    }
+    report(sessions, "inserts in batches", started, sessions, ghz);
+    churn(&table, &specs, ghz);
+    Ok(())
+}
+
+/// Removes and inserts anew in batches of 256 of a full table.
+fn churn(table: &SessionTable, specs: &[SessionSpec], ghz: f64) {
+    let rounds = 1_000_000 / specs.len() + 1;
+    let started = Instant::now();
+    let mut results = Vec::with_capacity(256);
+    for _ in 0..rounds {
+        for specs in specs.chunks(256) {
+            specs.iter().for_each(|spec| assert!(table.remove(spec.id, Timestamp(3))));
+            table.maintain(Timestamp(3), 4096, &mut |closed| _ = black_box(closed));
+            results.clear();
+            table.insert_batch(specs, Timestamp(3), &mut results);
+            assert!(results.iter().all(Result::is_ok));
+        }
+    }
+    let sessions = specs.len() as u32;
+    report(sessions, "remove + insert pairs", started, sessions * rounds as u32, ghz);
+}
+
+fn lookups(table: &std::sync::Arc<SessionTable>, sessions: u32, ghz: f64) -> Result<(), TableError> {
+    const PACKETS: usize = 1 << 22;
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    let keys: Vec<_> = (0..PACKETS)
+        .map(|_| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            key(((random >> 32) * u64::from(sessions) >> 32) as u32, random & 1 == 1)
+        })
+        .collect();
+    let mut reader = table.reader()?;
+    for (what, count) in [("lookup", false), ("lookup + rewrite + count", true), ("lookup", false)] {
+        let started = Instant::now();
+        let mut found = 0;
+        for keys in keys.chunks(BURST) {
+            let burst = reader.enter();
+            let mut flows = [None; BURST];
+            burst.lookup_v4(keys, Timestamp(1), &mut flows);
+            for flow in flows.iter().flatten() {
+                found += 1;
+                if count {
+                    black_box(flow.rewrite());
+                    flow.count(Timestamp(1), 64);
+                }
+            }
+        }
+        assert_eq!(found, PACKETS);
+        report(sessions, what, started, PACKETS as u32, ghz);
+    }
+    let misses: Vec<_> = (0..PACKETS as u32 / 4).map(|n| key(n.wrapping_add(1 << 30), false)).collect();
+    let started = Instant::now();
+    for keys in misses.chunks(BURST) {
+        let burst = reader.enter();
+        let mut flows = [None; BURST];
+        burst.lookup_v4(keys, Timestamp(1), &mut flows);
+        assert!(flows.iter().all(Option::is_none));
+    }
+    report(sessions, "lookup of what is not there", started, misses.len() as u32, ghz);
+    Ok(())
+}
+
+fn report(sessions: u32, what: &str, started: Instant, times: u32, ghz: f64) {
+    let each = started.elapsed().as_secs_f64() * 1e9 / f64::from(times);
+    println!(
+        "{sessions:>9} sessions: {what}: {each:.1} ns = {:.0} cycles each, {:.2} million/s",
+        each * ghz,
+        1e3 / each
+    );
+}
