@@ -417,3 +417,37 @@ mod tests {
         });
     }
 }
+
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings {
+    use super::*;
+    use std::sync::Arc;
+
+    /// An item that stays is found at every moment, however often it is moved between its two buckets.
+    #[test]
+    fn what_stays_is_always_found() {
+        let test = || {
+            let (hash, value) = (7 << 56 | 1, 42);
+            let index = Arc::new(Index::with_buckets(16, Pages::Sparse, 5).unwrap());
+            assert!(index.insert(&mut Search::new(), hash, value));
+            let reader = {
+                let index = Arc::clone(&index);
+                shuttle::thread::spawn(move || {
+                    for _ in 0..2 {
+                        assert_eq!(index.find(hash, |other| other == value), Some(value));
+                    }
+                })
+            };
+            let first = index.first(hash);
+            let (mut from, mut to) = (first.bucket, index.other(first).bucket);
+            assert_ne!(from, to);
+            for _ in 0..4 {
+                assert!(index.relocate((from, 0), (to, 0)));
+                (from, to) = (to, from);
+            }
+            reader.join().unwrap();
+        };
+        shuttle::check_random(test, 5000);
+        shuttle::check_pct(test, 5000, 3);
+    }
+}

@@ -231,13 +231,17 @@ impl<'b, E: Entry> Flow<'b, E> {
             return;
         }
         let Some((number, slot, record)) = self.locate() else { return };
-        if record.observe(number % 2 == 1, flags) {
+        let (before, after) = record.observe(number % 2 == 1, flags);
+        if after.is_over() {
+            // Also if another worker saw the end first: it may not have come to this yet.
             if let Some((forward, reverse)) = self.family.pair(slot) {
                 forward.hot().set_flags(RewriteFlags::DEAD);
                 reverse.hot().set_flags(RewriteFlags::DEAD);
             }
-            self.table.ended.push(slot, record);
-        } else if !flags.any(TcpFlags::RST) {
+            if !before.is_over() {
+                self.table.ended.push(slot, record);
+            }
+        } else {
             self.entry.hot().stamp.store(now.0 as u32, Relaxed);
         }
     }

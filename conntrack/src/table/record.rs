@@ -138,15 +138,15 @@ impl Record {
         self.state.fetch_and(!flag, AcqRel);
     }
 
-    /// Notes a TCP control packet. True if it ended the session just now: the caller must put it in the list of ended
-    /// sessions, for which it is marked.
-    pub fn observe(&self, reverse: bool, flags: TcpFlags) -> bool {
+    /// Notes a TCP control packet: the state before and after. Whoever finds that it ended the session just now must put
+    /// it in the list of ended sessions, for which it is marked.
+    pub fn observe(&self, reverse: bool, flags: TcpFlags) -> (TcpState, TcpState) {
         let (before, after) = self.update(|state| {
             let next = State(state).tcp().next(reverse, flags);
             let queued = if next.is_over() && !State(state).tcp().is_over() { QUEUED } else { 0 };
             state & !TCP | (next as u32) << TCP_SHIFT | queued
         });
-        after.tcp().is_over() && !before.tcp().is_over()
+        (before.tcp(), after.tcp())
     }
 
     fn update(&self, change: impl Fn(u32) -> u32) -> (State, State) {
