@@ -135,7 +135,7 @@ fn lookups(table: &std::sync::Arc<SessionTable>, sessions: u32, ghz: f64) -> Res
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            key(((random >> 32) * u64::from(sessions) >> 32) as u32, random & 1 == 1)
+            key((((random >> 32) * u64::from(sessions)) >> 32) as u32, random & 1 == 1)
         })
         .collect();
     let mut reader = table.reader()?;

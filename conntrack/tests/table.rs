@@ -55,3 +55,248 @@ fn fills_to_exactly_capacity() {
         assert_eq!(settle(&table, 2).len(), capacity as usize + 1);
     }
 }
+
+type Change = fn(&mut SessionSpec);
+
+#[test]
+fn contradictions_are_refused() {
+    let cases: [(&str, Change); 24] = [
+        ("reserved", |s| s.id = SessionId(0)),
+        ("idle timeout", |s| s.idle_timeout = Some(0)),
+        ("idle timeout", |s| s.idle_timeout = Some((1 << 21) + 1)),
+        ("all be IPv4", |s| s.translated = session_v6(0).translated),
+        ("all be IPv4", |s| s.original.source = v6(1 << 120)),
+        ("unicast", |s| s.original.source = v4(0)),
+        ("unicast", |s| s.original.source = v4(u32::MAX)),
+        ("unicast", |s| s.translated.destination = v4(0xe000_0001)),
+        ("missing", |s| s.protocol = 0),
+        ("both ports", |s| s.original.source_port = 0),
+        ("both ports", |s| s.translated.destination_port = 0),
+        ("no destination port", |s| s.protocol = 1),
+        ("ICMPv6 with IPv6", |s| s.protocol = 58),
+        ("no ports", |s| s.protocol = 47),
+        ("extension header", |s| *s = SessionSpec { protocol: 44, ..session_v6(0) }),
+        ("ICMPv6 with IPv6", |s| *s = SessionSpec { protocol: 1, ..session_v6(0) }),
+        ("cannot be translated", |s| {
+            s.protocol = 33;
+            for tuple in [&mut s.original, &mut s.translated] {
+                (tuple.source_port, tuple.destination_port) = (0, 0);
+            }
+        }),
+        ("collector", |s| s.action = Action::Mirror(v4(0xe000_0001))),
+        ("collector", |s| s.action = Action::Snoop(v4(0))),
+        ("MAC", |s| s.l2 = Some(l2([1, 0, 0x5e, 0, 0, 1]))),
+        ("MAC", |s| s.l2 = Some(l2([0; 6]))),
+        ("MAC", |s| s.l2 = Some(l2([0xff; 6]))),
+        ("look the same", |s| {
+            s.out_lif = s.in_lif;
+            s.translated = swapped(&s.original);
+        }),
+        ("look the same", |s| {
+            s.protocol = 50;
+            s.out_lif = s.in_lif;
+            s.original = tuple(v4(0x0a00_0001), 0, v4(0x0a00_0001), 0);
+            s.translated = s.original;
+        }),
+    ];
+    let table = table(4);
+    for (wanted, change) in cases {
+        let mut spec = session(0);
+        change(&mut spec);
+        match table.insert(&spec, Timestamp(0)) {
+            Err(InsertError::Invalid(reason)) => {
+                assert!(reason.contains(wanted), "{reason:?}, not {wanted:?}")
+            }
+            other => panic!("{wanted}: {other:?}"),
+        }
+    }
+    assert_eq!(table.stats(), TableStats { capacity: 4, rejected: 24, ..TableStats::default() });
+}
+
+fn l2(mac: [u8; 6]) -> L2 {
+    let good = MacPair { source: [2; 6], destination: [2; 6] };
+    L2 { forward: good, reverse: MacPair { destination: mac, ..good } }
+}
+
+#[test]
+fn duplicates_are_told_apart_and_leave_the_first_alone() {
+    let table = table(4);
+    table.insert(&session(0), Timestamp(0)).unwrap();
+    let mut other_tuple = session(1);
+    other_tuple.id = session(0).id;
+    assert_eq!(table.insert(&other_tuple, Timestamp(0)), Err(InsertError::IdExists(1)));
+    let mut same_forward = session(0);
+    same_forward.id = SessionId(9);
+    same_forward.translated.source_port = 9;
+    assert_eq!(table.insert(&same_forward, Timestamp(0)), Err(InsertError::FlowExists(1)));
+    let mut same_reverse = session(1);
+    same_reverse.translated = session(0).translated;
+    assert_eq!(table.insert(&same_reverse, Timestamp(0)), Err(InsertError::FlowExists(1)));
+    let mut other_lifs = session(0);
+    (other_lifs.id, other_lifs.in_lif, other_lifs.out_lif) = (SessionId(9), LifIndex(3), LifIndex(4));
+    assert_eq!(table.insert(&other_lifs, Timestamp(0)), Ok(()));
+    assert_eq!(table.get(SessionId(1)).unwrap().spec, session(0));
+    assert_eq!(table.stats().active, 2);
+}
+
+#[test]
+fn batches_answer_each_session() {
+    let table = table(40);
+    let mut specs: Vec<_> = (0..50).map(session).collect();
+    specs[3] = specs[2];
+    specs[5].idle_timeout = Some(0);
+    let mut results = Vec::new();
+    table.insert_batch(&specs, Timestamp(0), &mut results);
+    assert_eq!(results.len(), 50);
+    assert_eq!(results[3], Err(InsertError::IdExists(3)));
+    assert!(matches!(results[5], Err(InsertError::Invalid(_))));
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 40);
+    assert!(results[42..].iter().all(|result| *result == Err(InsertError::Full)));
+}
+
+#[test]
+fn resets_and_fins_close() {
+    let table = table(4);
+    let tcp_session = |n| SessionSpec { protocol: 6, ..session(n) };
+    for spec in [tcp_session(0), tcp_session(1), tcp_session(2), session(3)] {
+        table.insert(&spec, Timestamp(0)).unwrap();
+    }
+    let mut reader = table.reader().unwrap();
+    let mut observe = |spec: &SessionSpec, reverse: bool, flags: u8, now: u64| {
+        let burst = reader.enter();
+        let mut flows = [None, None];
+        burst.lookup_v4(&keys(spec), Timestamp(now), &mut flows);
+        let [forward, seen] = flows.map(Option::unwrap);
+        if reverse { seen } else { forward }.observe(TcpFlags(flags), Timestamp(now));
+        assert_eq!(forward.is_dead(), seen.is_dead());
+        forward.is_dead()
+    };
+    assert!(!observe(&session(3), false, TcpFlags::RST, 1), "UDP has no flags");
+    let mut tcp = |n, reverse, flags, now| observe(&tcp_session(n), reverse, flags, now);
+    assert!(!tcp(0, false, TcpFlags::SYN, 1));
+    assert!(!tcp(0, false, TcpFlags::FIN | TcpFlags::ACK, 1));
+    assert!(!tcp(0, false, TcpFlags::FIN | TcpFlags::ACK, 2), "again the same side");
+    assert_eq!(table.get(SessionId(1)).unwrap().state, SessionState::Closing1);
+    assert!(tcp(0, true, TcpFlags::FIN | TcpFlags::ACK, 3));
+    assert_eq!(table.get(SessionId(1)).unwrap().state, SessionState::Closing2);
+    assert!(!table.remove(SessionId(1), Timestamp(3)), "closing already");
+    assert!(tcp(1, true, TcpFlags::RST, 4));
+    // Its tuple is free at once, before anybody maintains.
+    let successor = SessionSpec { id: SessionId(77), ..tcp_session(1) };
+    assert_eq!(table.insert(&successor, Timestamp(5)), Ok(()));
+    let mut closed: Vec<_> = settle(&table, 5).into_iter().map(|c| (c.info.spec.id.0, c.code)).collect();
+    closed.sort_by_key(|(id, _)| *id);
+    assert_eq!(closed, [(1, CloseCode::FinAck), (2, CloseCode::Rst)]);
+    assert_eq!(table.stats().active, 3);
+}
+
+#[test]
+fn a_held_burst_delays_the_report_and_nothing_else() {
+    let table = table(2);
+    let (mut busy, mut idle) = (table.reader().unwrap(), table.reader().unwrap());
+    table.insert(&session(0), Timestamp(0)).unwrap();
+    let [key, _] = keys(&session(0));
+    let burst = busy.enter();
+    let mut flows = [None];
+    burst.lookup_v4(&[key], Timestamp(0), &mut flows);
+    let flow = flows[0].unwrap();
+    assert!(table.remove(SessionId(1), Timestamp(1)));
+    assert!(!hit(&mut idle, key, 1, 1), "out of sight at once");
+    assert!(flow.is_dead());
+    assert!(settle(&table, 2).is_empty());
+    table.insert(&session(0), Timestamp(2)).unwrap();
+    flow.count(Timestamp(2), 1000);
+    drop(burst);
+    let closed = settle(&table, 3);
+    assert_eq!(closed.len(), 1);
+    assert_eq!((closed[0].info.counters.in_bytes, closed[0].end), (1000, Timestamp(1)));
+    assert_eq!(table.get(SessionId(1)).unwrap().counters, Counters::default());
+}
+
+#[test]
+fn timeouts_of_any_length_are_exact() {
+    for (seconds, step) in
+        [(1, 1), (2, 7), (255, 999), (7440, 60_000), (86_400, 3_600_000), (1 << 21, 1 << 30)]
+    {
+        let table = table(3);
+        let mut reader = table.reader().unwrap();
+        let [key, _] = keys(&session(0));
+        let begin = u64::from(u32::MAX) - 5000;
+        table.insert(&SessionSpec { idle_timeout: Some(seconds), ..session(0) }, Timestamp(begin)).unwrap();
+        let end = begin + 500 + u64::from(seconds) * 1000;
+        assert!(hit(&mut reader, key, begin + 500, 1));
+        let mut now = begin;
+        while now + step < end {
+            now += step;
+            assert!(settle(&table, now).is_empty(), "{seconds} s, {now}");
+        }
+        assert!(hit(&mut reader, key, end - 1, 0));
+        assert!(!hit(&mut reader, key, end, 0));
+        assert!(settle(&table, end - 1).is_empty());
+        let closed = settle(&table, end);
+        assert_eq!(closed.len(), 1, "{seconds} s");
+        assert_eq!((closed[0].end, closed[0].code), (Timestamp(end), CloseCode::Timeout));
+    }
+}
+
+#[test]
+fn defaults_are_per_protocol() {
+    let table = table(5);
+    for (protocol, seconds) in [(6, 7440), (17, 300), (1, 60), (47, 60)] {
+        let mut spec =
+            SessionSpec { id: SessionId(protocol), idle_timeout: None, ..session(protocol as u32) };
+        spec.protocol = protocol as u8;
+        if !matches!(protocol, 6 | 17) {
+            spec.original.destination_port = 0;
+            spec.translated.destination_port = 0;
+        }
+        if protocol == 47 {
+            spec.original.source_port = 0;
+            spec.translated.source_port = 0;
+        }
+        table.insert(&spec, Timestamp(0)).unwrap();
+        assert_eq!(table.get(spec.id).unwrap().spec.idle_timeout, Some(seconds));
+    }
+}
+
+#[test]
+fn a_page_at_a_time_sees_each_that_stays_once() {
+    let table = table(3000);
+    for n in 0..2000 {
+        table.insert(&if n % 3 == 0 { session_v6(n) } else { session(n) }, Timestamp(0)).unwrap();
+    }
+    let (mut seen, mut cursor, mut turn) = (Vec::new(), 0, 0);
+    loop {
+        cursor = table.list(cursor, 64, &mut seen);
+        if cursor == 0 {
+            break;
+        }
+        // Every even one stays; odd ones go, and new ones come, in between.
+        for n in turn * 30..(turn + 1) * 30 {
+            table.remove(SessionId(u64::from(n * 2 % 2000) + 2), Timestamp(1));
+            table.insert(&session(10_000 + n), Timestamp(1)).unwrap();
+        }
+        settle(&table, 1);
+        turn += 1;
+    }
+    let mut stayed: Vec<_> =
+        seen.iter().map(|info| info.spec.id.0).filter(|id| id % 2 == 1 && *id <= 2000).collect();
+    stayed.sort_unstable();
+    assert_eq!(stayed, (0..1000).map(|n| n * 2 + 1).collect::<Vec<_>>());
+}
+
+#[test]
+fn nonsense_configurations_are_refused() {
+    let good =
+        TableConfig { capacity: 10, timeouts: TIMEOUTS, readers: 1, hugepages: true, hash_secret: [0, 0] };
+    let make = SessionTable::new;
+    assert!(matches!(make(TableConfig { capacity: 0, ..good }), Err(TableError::Capacity(0))));
+    assert!(matches!(make(TableConfig { capacity: u32::MAX, ..good }), Err(TableError::Capacity(_))));
+    let timeouts = conntrack::table::Timeouts { udp: 0, ..TIMEOUTS };
+    assert!(matches!(make(TableConfig { timeouts, ..good }), Err(TableError::Timeout(0))));
+    let table = make(good).unwrap();
+    let reader = table.reader().unwrap();
+    assert!(matches!(table.reader(), Err(TableError::TooManyReaders(1))));
+    drop(reader);
+    assert!(table.reader().is_ok(), "free again");
+}
