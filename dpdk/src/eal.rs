@@ -12,7 +12,7 @@ use std::{
 
 use dpdk_sys as sys;
 
-use crate::{EalOptions, Error, Reason};
+use crate::{EalOptions, Error, Reason, log};
 
 /// DPDK's environment, started. Clones are handles to the same one; it is shut down when the last handle, pool, port, ring
 /// and region is dropped.
@@ -133,7 +133,7 @@ fn remove_dirs(dirs: &[PathBuf]) {
     for dir in dirs {
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                eprintln!("cannot remove {}: {error}", dir.display());
+                log::emit(&format!("cannot remove {}: {error}", dir.display()));
             }
             _ => {}
         }

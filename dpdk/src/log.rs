@@ -66,7 +66,8 @@ extern "C" fn write(text: *const c_char, len: usize) {
     }
 }
 
-fn emit(line: &str) {
+/// Hands a line to the sink, for what happens where no error can be returned.
+pub(crate) fn emit(line: &str) {
     match SINK.get() {
         Some(sink) => sink(line),
         None => eprintln!("{line}"),

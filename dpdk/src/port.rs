@@ -6,7 +6,7 @@ use std::{
 
 use dpdk_sys as sys;
 
-use crate::{Consumer, Eal, Error, Mempool, Producer, Reason, SocketId, eal::c_string};
+use crate::{Consumer, Eal, Error, Mempool, Producer, Reason, SocketId, eal::c_string, log};
 
 mod interface;
 mod queue;
@@ -316,7 +316,7 @@ impl Drop for Inner {
         });
         self.eal.release_port(self.id);
         if let Err(reason) = closed {
-            eprintln!("port {}: close: {reason}", self.device);
+            log::emit(&format!("port {}: close: {reason}", self.device));
         }
     }
 }
