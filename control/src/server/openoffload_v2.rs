@@ -170,7 +170,7 @@ impl SessionTable for Service {
 /// Records handed over between two looks at the log.
 const BATCH: usize = 256;
 /// Time in which a reader that breaks off after the last record is still noticed.
-const LINGER: Duration = Duration::from_millis(25);
+const LINGER: Duration = Duration::from_millis(100);
 /// Records a reader gets per millisecond of its deadline: what a slow one can take.
 const RECORDS_PER_MILLISECOND: u128 = 10;
 

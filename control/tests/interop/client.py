@@ -1,0 +1,118 @@
+"""What existing OpenOffload clients do. Arguments: ADDRESS ROOT_CERT [CLIENT_CERT CLIENT_KEY]."""
+
+import socket
+import sys
+import time
+
+import grpc
+import openoffload_v2_pb2 as pb
+import openoffload_v2_pb2_grpc as rpc
+
+
+def connect(address, root, cert=None, key=None):
+    read = lambda path: open(path, "rb").read() if path else None
+    credentials = grpc.ssl_channel_credentials(read(root), read(key), read(cert))
+    options = [("grpc.ssl_target_name_override", "localhost")]
+    return grpc.secure_channel(address, credentials, options)
+
+
+def ipv4(text):
+    return int.from_bytes(socket.inet_aton(text), sys.byteorder)
+
+
+def session(number, **fields):
+    fields.setdefault("session_id", number)
+    fields.setdefault("source_ip", ipv4("10.%d.%d.%d" % (number >> 16 & 255, number >> 8 & 255, number & 255)))
+    fields.setdefault("destination_ip", ipv4("198.51.100.10"))
+    fields.setdefault("protocol_id", pb._TCP)
+    return pb.SessionRequest(
+        in_lif=1,
+        out_lif=2,
+        source_port=40000,
+        destination_port=443,
+        action=pb.ActionParameters(action_type=pb._FORWARD, action_next_hop=ipv4("12.2.3.4")),
+        **fields,
+    )
+
+
+def session_v6(number, **fields):
+    """ip_version unset, only the v6 fields filled."""
+    address = lambda last: socket.inet_pton(socket.AF_INET6, "2001:db8::%x" % last)
+    return session(
+        number, source_ip=0, destination_ip=0, source_ipv6=address(number), destination_ipv6=address(0xFFFF), **fields
+    )
+
+
+def closed(stub):
+    """One poll, under a deadline of 100 ms."""
+    return list(stub.GetClosedSessions(pb.SessionRequestArgs(), timeout=0.1))
+
+
+def check(what, truth):
+    if not truth:
+        sys.exit("FAILED: " + what)
+    print("ok: " + what)
+
+
+def main():
+    stub = rpc.SessionTableStub(connect(*sys.argv[1:]))
+
+    everything = stub.GetAllSessions(pb.SessionRequestArgs(page_size=0), timeout=5)
+    check("the table starts empty", len(everything.session_info) == 0 and everything.next_key == 0)
+    check("no closed session, and the stream ends", closed(stub) == [])
+
+    unknown = stub.GetSession(pb.SessionId(session_id=12345678910), timeout=0.5)
+    check(
+        "an unknown id is answered",
+        unknown.request_status == pb._REJECTED_SESSION_NONEXISTENT and unknown.session_id == 12345678910,
+    )
+
+    added = stub.AddSession(iter([session(1, session_id=12345678910)]), timeout=5)
+    check("an IPv4 session", added.request_status == pb._SESSION_ACCEPTED and added.error_status == 0)
+    found = stub.GetSession(pb.SessionId(session_id=12345678910), timeout=0.5)
+    check(
+        "it is established",
+        found.session_state == pb._ESTABLISHED and found.session_close_code == pb._NOT_CLOSED and found.start_time.seconds > 0,
+    )
+    added = stub.AddSession(iter([session(1, session_id=5)]), timeout=5)
+    check("the same tuple again", added.request_status == pb._SESSION_ALREADY_EXISTS)
+
+    added = stub.AddSession(iter([session_v6(2), session_v6(3, protocol_id=pb._UDP)]), timeout=5)
+    check("IPv6 sessions without ip_version", added.request_status == pb._SESSION_ACCEPTED)
+
+    for length, first in ((64, 1000), (65, 2000)):
+        bad = first + length - 1
+        requests = [session(n) for n in range(first, bad)] + [session(bad, source_ip=0)]
+        added = stub.AddSession(iter(requests), timeout=5)
+        check("one failure in a stream of %d" % length, [e.session_id for e in added.response_error] == [bad])
+        check("its bit", added.error_status == (1 << 63 if length == 64 else 0))
+    added = stub.AddSession((session(n) for n in range(10000, 20000)), timeout=30)
+    check("a stream of 10000", added.request_status == pb._SESSION_ACCEPTED)
+
+    pages, page = [], 1
+    while True:
+        answer = stub.GetAllSessions(pb.SessionRequestArgs(page_size=1000, page=page), timeout=5)
+        if not answer.session_info:
+            break
+        pages += [s.session_id for s in answer.session_info]
+        page += 1
+    everything = stub.GetAllSessions(pb.SessionRequestArgs(page_size=0), timeout=5)
+    check("pages", sorted(pages) == sorted(s.session_id for s in everything.session_info) and len(pages) == 10130)
+
+    deleted = stub.DeleteSession(pb.SessionId(session_id=12345678910), timeout=5)
+    check("deleted", deleted.request_status == pb._ACCEPTED and deleted.session_state == pb._CLOSED)
+    for n in range(10000, 11500):
+        stub.DeleteSession(pb.SessionId(session_id=n), timeout=5)
+
+    stream = stub.GetClosedSessions(pb.SessionRequestArgs())
+    next(stream)
+    stream.cancel()
+    time.sleep(0.1)
+    seen = []
+    for _ in range(20):
+        seen += [s.session_id for s in closed(stub)]
+    check("closed sessions by polls, once each", sorted(seen) == list(range(10000, 11500)) + [12345678910])
+    check("and no more", closed(stub) == [])
+
+
+main()

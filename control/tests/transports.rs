@@ -1,0 +1,291 @@
+//! Endpoints, TLS, and what an unwanted client can use up.
+
+mod common;
+
+use common::{Gateway, Setup, add, handles, session};
+use control::client::{self, ClientTls, Target};
+use control::{Endpoint, Limits, Server, ServerConfig, ServerError, TlsFiles};
+use proto::openoffload::v2::session_table_client::SessionTableClient;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::Code;
+
+fn any_port() -> Endpoint {
+    Endpoint::Tcp(([127, 0, 0, 1], 0).into())
+}
+
+/// A CA, and certificates for 127.0.0.1 from it; PEM files in a directory.
+struct Pki {
+    dir: TempDir,
+    ca: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key")).expect("CA");
+        let pki = Self { dir: TempDir::new().expect("directory"), ca };
+        pki.write("ca.crt", &pki.ca.pem());
+        pki.issue("server");
+        pki.issue("client");
+        pki
+    }
+
+    fn issue(&self, name: &str) {
+        let key = KeyPair::generate().expect("key");
+        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+        let cert = params.signed_by(&key, &self.ca).expect("certificate");
+        self.write(&format!("{name}.crt"), &cert.pem());
+        self.write(&format!("{name}.key"), &key.serialize_pem());
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).expect("file");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn server(&self, mutual: bool) -> TlsFiles {
+        TlsFiles {
+            cert: self.path("server.crt"),
+            key: self.path("server.key"),
+            client_ca: mutual.then(|| self.path("ca.crt")),
+        }
+    }
+
+    fn client(&self, with_identity: bool) -> ClientTls {
+        let identity = with_identity.then(|| (self.path("client.crt"), self.path("client.key")));
+        ClientTls { ca: self.path("ca.crt"), identity, server_name: None }
+    }
+}
+
+async fn start(listen: Vec<Endpoint>, tls: Option<TlsFiles>) -> Gateway {
+    Setup { listen, tls, ..Default::default() }.start().await
+}
+
+async fn refused(listen: Vec<Endpoint>, tls: Option<TlsFiles>, plaintext: bool) -> ServerError {
+    let config = ServerConfig { listen, tls, plaintext, limits: Limits::default() };
+    match Server::start(config, handles(10, 10, 1, false)).await {
+        Ok(_) => panic!("must not start"),
+        Err(error) => error,
+    }
+}
+
+/// Installs a session over `target`.
+async fn works(target: &Target) -> Result<(), String> {
+    let channel = client::connect(target).await.map_err(|error| error.to_string())?;
+    let mut client = SessionTableClient::new(channel);
+    let response = client.add_session(tokio_stream::iter([session(1)])).await.map_err(|s| s.to_string())?;
+    assert_eq!(response.into_inner().error_status, 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn tcp_in_the_clear_must_be_asked_for() {
+    let error = refused(vec![any_port()], None, false).await;
+    assert!(matches!(error, ServerError::Plaintext(_)), "{error}");
+    assert!(error.to_string().contains("control.plaintext = true"), "{error}");
+    assert!(matches!(refused(Vec::new(), None, true).await, ServerError::NoEndpoint));
+
+    let gateway = Setup { listen: vec![any_port()], plaintext: true, ..Default::default() }.start().await;
+    works(&gateway.server.endpoints()[1].clone().into()).await.expect("plain TCP");
+}
+
+#[tokio::test]
+async fn both_services_on_every_endpoint() {
+    let listen = vec![any_port(), Endpoint::Tcp(([0, 0, 0, 0, 0, 0, 0, 1], 0).into())];
+    let gateway = Setup { listen, plaintext: true, ..Default::default() }.start().await;
+    assert_eq!(gateway.server.endpoints().len(), 3);
+    for (n, endpoint) in (1..).zip(gateway.server.endpoints()) {
+        let channel = client::connect(&endpoint.clone().into()).await.expect("connection");
+        add(&mut SessionTableClient::new(channel.clone()), [session(n)]).await;
+        let mut v1 = proto::gateway::v1::gateway_client::GatewayClient::new(channel);
+        let stats = v1.get_stats(proto::gateway::v1::GetStatsRequest {}).await.expect("call").into_inner();
+        assert_eq!(stats.sessions.expect("sessions").active, u64::from(n));
+    }
+}
+
+#[tokio::test]
+async fn tls() {
+    let pki = Pki::new();
+    let gateway = start(vec![any_port()], Some(pki.server(false))).await;
+    let endpoint = gateway.server.endpoints()[1].clone();
+    let target = Target { endpoint: endpoint.clone(), tls: Some(pki.client(false)) };
+    works(&target).await.expect("TLS");
+    assert!(works(&endpoint.clone().into()).await.is_err(), "no plain text on a TLS port");
+    let stranger = Pki::new();
+    let distrusting = Target { endpoint, tls: Some(stranger.client(false)) };
+    assert!(works(&distrusting).await.is_err(), "another CA");
+}
+
+#[tokio::test]
+async fn mutual_tls() {
+    let pki = Pki::new();
+    let gateway = start(vec![any_port()], Some(pki.server(true))).await;
+    let endpoint = gateway.server.endpoints()[1].clone();
+    let anonymous = Target { endpoint: endpoint.clone(), tls: Some(pki.client(false)) };
+    assert!(works(&anonymous).await.is_err(), "no certificate");
+    let stranger = Pki::new();
+    let identity = stranger.client(true).identity;
+    let strange =
+        Target { endpoint: endpoint.clone(), tls: Some(ClientTls { identity, ..pki.client(false) }) };
+    assert!(works(&strange).await.is_err(), "a certificate of another CA");
+    assert_eq!(gateway.handles.table.stats().active, 0);
+    works(&Target { endpoint, tls: Some(pki.client(true)) }).await.expect("mutual TLS");
+}
+
+#[tokio::test]
+async fn bad_tls_files_are_named() {
+    let pki = Pki::new();
+    pki.issue("other");
+    pki.write("empty", "");
+    pki.write("garbage.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let path = |name| pki.path(name);
+    let good = || pki.server(false);
+    let cases = [
+        (TlsFiles { cert: path("absent"), ..good() }, "absent"),
+        (TlsFiles { key: path("absent"), ..good() }, "absent"),
+        (TlsFiles { cert: path("empty"), ..good() }, "empty"),
+        (TlsFiles { key: path("empty"), ..good() }, "empty"),
+        (TlsFiles { key: path("server.crt"), ..good() }, "server.crt"),
+        (TlsFiles { cert: path("garbage.crt"), ..good() }, "garbage.crt"),
+        (TlsFiles { key: path("other.key"), ..good() }, "other.key"),
+        (TlsFiles { client_ca: Some(path("absent")), ..good() }, "absent"),
+        (TlsFiles { client_ca: Some(path("empty")), ..good() }, "empty"),
+        (TlsFiles { client_ca: Some(path("garbage.crt")), ..good() }, "garbage.crt"),
+    ];
+    let socket = Endpoint::Unix(path("never.sock"));
+    for (files, named) in cases {
+        let error = refused(vec![socket.clone()], Some(files), false).await.to_string();
+        assert!(error.contains(named), "{error}");
+        assert!(!path("never.sock").exists(), "nothing listens before all is checked");
+    }
+}
+
+#[tokio::test]
+async fn unix_sockets_are_private_and_go_with_the_server() {
+    let gateway = Gateway::start().await;
+    let path = gateway.dir.path().join("control.sock");
+    let metadata = fs::metadata(&path).expect("socket");
+    assert!(metadata.file_type().is_socket());
+    assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+    gateway.server.shutdown().await;
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_nothing_else() {
+    let dir = TempDir::new().expect("directory");
+    let path = dir.path().join("stale.sock");
+    let unix = |path: &Path| vec![Endpoint::Unix(path.to_owned())];
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("socket"));
+    assert!(path.exists());
+    let gateway = start(unix(&path), None).await;
+    works(&Endpoint::Unix(path.clone()).into()).await.expect("replaced");
+
+    assert!(matches!(refused(unix(&path), None, false).await, ServerError::InUse(_)));
+    client::connect(&Endpoint::Unix(path.clone()).into()).await.expect("the first one still answers");
+    drop(gateway);
+
+    let file = dir.path().join("precious");
+    fs::write(&file, "data").expect("file");
+    assert!(matches!(refused(unix(&file), None, false).await, ServerError::NotASocket(_)));
+    assert_eq!(fs::read_to_string(&file).expect("still there"), "data");
+    let nowhere = dir.path().join("absent").join("x.sock");
+    assert!(matches!(refused(unix(&nowhere), None, false).await, ServerError::Listen { .. }));
+}
+
+#[tokio::test]
+async fn a_port_in_use_leaves_nothing_behind() {
+    let other = std::net::TcpListener::bind("127.0.0.1:0").expect("port");
+    let taken = Endpoint::Tcp(other.local_addr().expect("address"));
+    let dir = TempDir::new().expect("directory");
+    let path = dir.path().join("first.sock");
+    let error = refused(vec![Endpoint::Unix(path.clone()), taken.clone()], None, true).await;
+    assert!(error.to_string().contains(&taken.to_string()), "{error}");
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_dropped() {
+    let limits = Limits { handshake: Duration::from_millis(200), ..Default::default() };
+    let pki = Pki::new();
+    for tls in [None, Some(pki.server(false))] {
+        let listen = vec![any_port()];
+        let gateway = Setup { limits, listen, plaintext: true, tls, ..Default::default() }.start().await;
+        let Endpoint::Tcp(address) = gateway.server.endpoints()[1] else { panic!("TCP") };
+        for said in [&b""[..], b"PRI * HTTP"] {
+            let mut stream = tokio::net::TcpStream::connect(address).await.expect("connection");
+            stream.write_all(said).await.expect("sent");
+            let mut rest = Vec::new();
+            let end = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
+            assert!(end.is_ok(), "the server closes it");
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_are_bounded() {
+    let limits = Limits { connections: 2, ..Default::default() };
+    let gateway =
+        Setup { limits, listen: vec![any_port()], plaintext: true, ..Default::default() }.start().await;
+    let Endpoint::Tcp(address) = gateway.server.endpoints()[1] else { panic!("TCP") };
+    let first = gateway.channel().await;
+    let mut second = tokio::net::TcpStream::connect(address).await.expect("connection");
+    second.write_all(b"PRI").await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut third = tokio::net::TcpStream::connect(address).await.expect("accepted by the kernel");
+    let closed =
+        tokio::time::timeout(Duration::from_secs(5), third.read(&mut [0; 64])).await.expect("closed");
+    assert!(matches!(closed, Ok(0) | Err(_)));
+    assert_eq!(add(&mut SessionTableClient::new(first), [session(1)]).await.error_status, 0);
+    drop(second);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let again = client::connect(&gateway.server.endpoints()[1].clone().into()).await.expect("a slot is free");
+    assert_eq!(add(&mut SessionTableClient::new(again), [session(2)]).await.error_status, 0);
+}
+
+#[tokio::test]
+async fn shutdown_ends_streams() {
+    let gateway = Gateway::start().await;
+    let mut watch = gateway.v1().await;
+    let mut events =
+        watch.watch_closed(proto::gateway::v1::WatchClosedRequest {}).await.expect("call").into_inner();
+    let (to, from) = tokio::sync::mpsc::channel(1);
+    to.send(session(1)).await.expect("open");
+    let mut adder = gateway.v2().await;
+    let call =
+        tokio::spawn(
+            async move { adder.add_session(tokio_stream::wrappers::ReceiverStream::new(from)).await },
+        );
+    while gateway.handles.table.stats().active < 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let began = std::time::Instant::now();
+    gateway.server.shutdown().await;
+    assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
+    assert_eq!(events.message().await.expect_err("ended").code(), Code::Unavailable);
+    assert_eq!(call.await.expect("task").expect_err("ended").code(), Code::Unavailable);
+    drop(to);
+}
+
+/// A connection whose client neither reads nor ends cannot hold the shutdown up.
+#[tokio::test]
+async fn shutdown_does_not_wait_for_a_stalled_client() {
+    let limits = Limits { shutdown: Duration::from_millis(200), ..Default::default() };
+    let gateway = Setup { limits, ..Default::default() }.start().await;
+    let path = gateway.dir.path().join("control.sock");
+    let mut stalled = tokio::net::UnixStream::connect(&path).await.expect("connection");
+    stalled.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("sent");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let shut = tokio::time::timeout(Duration::from_secs(5), gateway.server.shutdown()).await;
+    assert!(shut.is_ok());
+}
