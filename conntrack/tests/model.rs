@@ -69,7 +69,7 @@ fn spec(id: u8, original: u8, translated: u8, timeout: u8, kind: u8) -> SessionS
             2 => Action::Snoop(v6(77 << 100)),
             _ => Action::Forward,
         },
-        idle_timeout: (timeout % 4 != 0).then_some(u32::from(timeout % 4) * 10),
+        idle_timeout: (!timeout.is_multiple_of(4)).then_some(u32::from(timeout % 4) * 10),
         owner: u16::from(kind),
     }
 }
@@ -319,7 +319,7 @@ impl Model {
             }
             Op::Maintain { budget } => self.maintain(usize::from(budget % 4) + 1),
             Op::List { page } => self.list(usize::from(page % 5) + 1),
-            Op::Flush { really } if really == 0 => {
+            Op::Flush { really: 0 } => {
                 let ids: Vec<u64> =
                     self.live.iter().filter(|(_, live)| !live.tcp.is_over()).map(|(id, _)| *id).collect();
                 assert_eq!(self.table.flush(Timestamp(self.now)), ids.len() as u64);

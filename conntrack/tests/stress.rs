@@ -17,7 +17,7 @@ const STAY: u32 = 100;
 /// Session `n` in its `turn`-th life: same tuple, other translation.
 fn life(n: u32, turn: u32) -> SessionSpec {
     let mut spec = session(n);
-    spec.id = SessionId(u64::from(turn) << 32 | u64::from(n) + 1);
+    spec.id = SessionId((u64::from(turn) << 32) + u64::from(n) + 1);
     spec.translated.source = v4(0x3000_0000 + (turn << 10) + n);
     spec
 }

@@ -98,7 +98,7 @@ unsafe impl Zeroable for crate::sync::AtomicU64 {}
 // SAFETY: as above, for each item.
 unsafe impl<T: Zeroable, const N: usize> Zeroable for [T; N] where [T; N]: Default {}
 // SAFETY: structs of atomics and arrays of them only, with derived defaults.
-unsafe impl Zeroable for super::index::Bucket {}
+unsafe impl Zeroable for super::bucket::Bucket {}
 // SAFETY: as above.
 unsafe impl Zeroable for super::entry::EntryV4 {}
 // SAFETY: as above.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `memory` | arrays in mapped memory; the only unsafe code |
 //! | `hash` | the keyed hash |
-//! | `index` | hash → flow, lock-free to read |
+//! | `bucket`, `index` | hash → flow, lock-free to read |
 //! | `entry` | the flows: key, rewrite, counters, stamp |
 //! | `record` | what is kept once per session |
 //! | `epoch` | when a slot may be used again |
@@ -18,6 +18,7 @@
 
 mod memory;
 mod hash;
+mod bucket;
 mod index;
 mod entry;
 mod record;
