@@ -1,24 +1,20 @@
 //! Where the kernel sends a connection's packets: interfaces, next hops and their MACs, over rtnetlink.
 
+mod tables;
+
 use super::entry::{Entry, protocol};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rtnetlink::packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
-};
+use rtnetlink::Handle;
+use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
-use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{Handle, MulticastGroup};
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+use tables::{Tables, follow};
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc};
-use tokio_stream::{Stream, StreamExt};
-
-/// The neighbour table is read again at most this often when one is missing.
-const NEIGHBOUR_REFRESH: Duration = Duration::from_millis(200);
+use tokio_stream::StreamExt;
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -95,21 +91,6 @@ impl PathError {
             Self::Netlink(_) => "netlink",
         }
     }
-}
-
-#[derive(Clone, Debug)]
-struct Link {
-    name: String,
-    mac: Option<Mac>,
-    up: bool,
-}
-
-#[derive(Default)]
-struct Tables {
-    links: HashMap<u32, Link>,
-    neighbours: HashMap<(u32, IpAddr), Mac>,
-    /// Bridge forwarding database: (bridge, MAC) → port.
-    fdb: HashMap<(u32, Mac), u32>,
 }
 
 struct Hop {
@@ -218,7 +199,7 @@ impl Resolver {
     }
 
     fn lookup(&self, hop: &Hop) -> Result<Side, PathError> {
-        let tables = self.shared.tables.read().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let tables = self.tables();
         let link = tables
             .links
             .get(&hop.interface)
@@ -237,171 +218,6 @@ impl Resolver {
         let next_hop_mac = next_hop_mac.ok_or(PathError::Neighbour(hop.address))?;
         Ok(Side { lif, own_mac, next_hop_mac })
     }
-
-    async fn refresh_neighbours(&self) -> Result<(), PathError> {
-        let mut refreshed = self.shared.refreshed.lock().await;
-        if refreshed.is_some_and(|at| at.elapsed() < NEIGHBOUR_REFRESH) {
-            return Ok(());
-        }
-        *refreshed = Some(Instant::now());
-        self.read_neighbours().await
-    }
-
-    async fn read_all(&self) -> Result<(), PathError> {
-        let mut links = pin!(self.shared.handle.link().get().execute());
-        while let Some(link) = links.next().await {
-            self.apply_link(&link.map_err(route_error)?);
-        }
-        self.read_neighbours().await
-    }
-
-    async fn read_neighbours(&self) -> Result<(), PathError> {
-        for family in [AddressFamily::Unspec, AddressFamily::Bridge] {
-            let request = self.shared.handle.neighbours().get().set_address_family(family);
-            let mut neighbours = pin!(request.execute());
-            while let Some(neighbour) = neighbours.next().await {
-                self.apply_neighbour(&neighbour.map_err(route_error)?, false);
-            }
-        }
-        Ok(())
-    }
-
-    /// Follows the kernel's notifications; after losing some, reads everything again.
-    async fn keep_current(self, mut messages: Messages, changed: mpsc::Sender<PathsChanged>) {
-        loop {
-            while let Some((message, _)) = messages.next().await {
-                let rtnetlink::packet_core::NetlinkPayload::InnerMessage(message) = message.payload else {
-                    continue;
-                };
-                if self.apply(message) {
-                    // Full means that a change is already announced.
-                    let _ = changed.try_send(PathsChanged);
-                }
-                if changed.is_closed() {
-                    return;
-                }
-            }
-            tokio::time::sleep(NEIGHBOUR_REFRESH).await;
-            if changed.is_closed() {
-                return;
-            }
-            match follow() {
-                Ok(again) => messages = again,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot follow routes and neighbours; trying again");
-                    continue;
-                }
-            }
-            self.clear();
-            if let Err(error) = self.read_all().await {
-                tracing::warn!(%error, "cannot read links and neighbours; trying again");
-            }
-            let _ = changed.try_send(PathsChanged);
-        }
-    }
-
-    fn clear(&self) {
-        *self.shared.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Tables::default();
-    }
-
-    /// Whether paths may have changed.
-    fn apply(&self, message: RouteNetlinkMessage) -> bool {
-        match message {
-            RouteNetlinkMessage::NewLink(link) => self.apply_link(&link),
-            RouteNetlinkMessage::DelLink(link) => {
-                let mut tables = self.shared.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-                if link.header.interface_family == AddressFamily::Bridge {
-                    return false;
-                }
-                tables.links.remove(&link.header.index).is_some()
-            }
-            RouteNetlinkMessage::NewNeighbour(neighbour) => self.apply_neighbour(&neighbour, false),
-            RouteNetlinkMessage::DelNeighbour(neighbour) => self.apply_neighbour(&neighbour, true),
-            RouteNetlinkMessage::NewRoute(_)
-            | RouteNetlinkMessage::DelRoute(_)
-            | RouteNetlinkMessage::NewRule(_)
-            | RouteNetlinkMessage::DelRule(_) => true,
-            _ => false,
-        }
-    }
-
-    fn apply_link(&self, message: &LinkMessage) -> bool {
-        if message.header.interface_family == AddressFamily::Bridge {
-            return false;
-        }
-        let (mut name, mut mac) = (None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(text) => name = Some(text.clone()),
-                LinkAttribute::Address(bytes) => mac = Mac::try_from(bytes.as_slice()).ok(),
-                _ => {}
-            }
-        }
-        let Some(name) = name else { return false };
-        let up = message.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp);
-        let mut tables = self.shared.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let before = tables.links.insert(message.header.index, Link { name: name.clone(), mac, up });
-        before.is_none_or(|before| before.name != name || before.mac != mac || before.up != up)
-    }
-
-    /// Whether a known neighbour has another MAC now. One that is only forgotten keeps its sessions: they carry the
-    /// traffic that would have kept it fresh.
-    fn apply_neighbour(&self, message: &NeighbourMessage, gone: bool) -> bool {
-        let (mut address, mut mac, mut bridge) = (None, None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
-                    address = Some(IpAddr::V4(*ip))
-                }
-                NeighbourAttribute::Destination(NeighbourAddress::Inet6(ip)) => {
-                    address = Some(IpAddr::V6(*ip))
-                }
-                NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::try_from(bytes.as_slice()).ok(),
-                NeighbourAttribute::Controller(index) => bridge = Some(*index),
-                _ => {}
-            }
-        }
-        let interface = message.header.ifindex;
-        let mut tables = self.shared.tables.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if message.header.family == AddressFamily::Bridge {
-            let (Some(bridge), Some(mac)) = (bridge, mac) else { return false };
-            if gone {
-                tables.fdb.remove(&(bridge, mac));
-                return false;
-            }
-            return tables.fdb.insert((bridge, mac), interface).is_some_and(|before| before != interface);
-        }
-        let Some(address) = address else { return false };
-        let usable = !matches!(
-            message.header.state,
-            NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::None
-        );
-        match mac {
-            Some(mac) if usable && !gone => {
-                tables.neighbours.insert((interface, address), mac).is_some_and(|before| before != mac)
-            }
-            _ => {
-                tables.neighbours.remove(&(interface, address));
-                false
-            }
-        }
-    }
-}
-
-type Message = rtnetlink::packet_core::NetlinkMessage<RouteNetlinkMessage>;
-type Messages = Pin<Box<dyn Stream<Item = (Message, rtnetlink::sys::SocketAddr)> + Send>>;
-
-fn follow() -> std::io::Result<Messages> {
-    let (connection, _, messages) = rtnetlink::new_multicast_connection(&[
-        MulticastGroup::Link,
-        MulticastGroup::Neigh,
-        MulticastGroup::Ipv4Route,
-        MulticastGroup::Ipv6Route,
-        MulticastGroup::Ipv4Rule,
-        MulticastGroup::Ipv6Rule,
-    ])?;
-    tokio::spawn(connection);
-    Ok(Box::pin(messages))
 }
 
 fn hop(answer: &RouteMessage, destination: IpAddr) -> Result<Hop, PathError> {

@@ -3,6 +3,9 @@
 //! A connection is looked up (its path), becomes ready, is added, is installed. It rests when the gateway timed it out, until
 //! the kernel sees packets of it again; it has ended when the gateway saw it end; it is skipped where it cannot be offloaded.
 
+mod answers;
+mod reconcile;
+
 use super::counters::Counters;
 use super::entry::Entry;
 use super::kernel::KernelTimeouts;
@@ -10,7 +13,7 @@ use super::path::{Path, PathError};
 use super::session::{Ineligible, Policy, is_own, session, session_id};
 use proto::gateway::v1;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -19,7 +22,6 @@ const LONGEST_RETRY: Duration = Duration::from_secs(5);
 const ATTEMPTS: u8 = 8;
 const RETRIES_LIMIT: usize = 65_536;
 const FULL_RETRY: Duration = Duration::from_secs(1);
-const LONGEST_FULL_RETRY: Duration = Duration::from_secs(30);
 /// The kernel gave an entry this much more life than we know of: it has seen a packet.
 const LIFE_SIGN: Duration = Duration::from_secs(2);
 
@@ -414,178 +416,6 @@ impl Tracker {
         self.connections.remove(&id);
     }
 
-    /// The gateway's answer to the additions `ids`.
-    pub fn added(&mut self, ids: &[u64], answer: &v1::AddSessionsResponse, now: Instant) {
-        let errors: HashMap<u64, &v1::AddError> =
-            answer.errors.iter().map(|error| (error.session_id, error)).collect();
-        if errors.is_empty() && !ids.is_empty() {
-            self.full_retry = FULL_RETRY;
-        }
-        for id in ids {
-            match errors.get(id) {
-                Some(error) => self.refused(*id, error, now),
-                None => {
-                    self.counters.installed += 1;
-                    if let Some(connection) = self.connections.get_mut(id)
-                        && connection.stage == Stage::Adding
-                    {
-                        connection.attempts = 0;
-                        connection.packets = 0;
-                        connection.enter(Stage::Installed, now);
-                    }
-                }
-            }
-        }
-    }
-
-    fn refused(&mut self, id: u64, error: &v1::AddError, now: Instant) {
-        let status = error.status();
-        self.counters.refuse(status_name(status));
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        connection.enter(Stage::Ready, now);
-        match status {
-            v1::AddStatus::TableFull | v1::AddStatus::Unavailable => {
-                if self.hold_adds.is_none() {
-                    tracing::warn!(reason = status_name(status), pause = ?self.full_retry, "the gateway takes no sessions");
-                    self.hold_adds = Some(now + self.full_retry);
-                    self.full_retry = (self.full_retry * 2).min(LONGEST_FULL_RETRY);
-                }
-                self.adds.push_back(id);
-            }
-            v1::AddStatus::Exists => {
-                self.list_wanted = true;
-                self.retry(id, "exists", now);
-            }
-            _ => {
-                tracing::warn!(session_id = id, reason = status_name(status), message = %error.message, "refused");
-                self.withdraw(id, Stage::Skipped { by_path: true }, now);
-            }
-        }
-    }
-
-    /// The gateway deleted what we asked it to.
-    pub fn deleted(&mut self, answer: &v1::DeleteSessionsResponse) {
-        self.counters.deleted += answer.closed.len() as u64;
-    }
-
-    /// The gateway closed a session.
-    pub fn closed(&mut self, session: &v1::ClosedSession, now: Instant) {
-        let Some(id) = session.session.as_ref().map(|session| session.session_id) else { return };
-        let Some(connection) = self.connections.get_mut(&id) else { return };
-        if !connection.in_gateway() {
-            return;
-        }
-        self.counters.closed += 1;
-        let ended = matches!(session.close_code(), v1::CloseCode::Finack | v1::CloseCode::Rst);
-        connection.enter(if ended { Stage::Ended } else { Stage::Resting }, now);
-    }
-
-    /// The gateway lost records of closed sessions.
-    pub fn closed_lost(&mut self, count: u64) {
-        self.counters.closed_lost += count;
-        self.list_wanted = true;
-    }
-
-    /// The whole kernel table, asked for at `started`.
-    pub fn compare(&mut self, entries: Vec<Entry>, started: Instant, now: Instant) {
-        if !self.online {
-            return;
-        }
-        self.counters.resyncs += 1;
-        let mut present = HashSet::with_capacity(entries.len());
-        for entry in entries {
-            let id = session_id(&entry, self.tag);
-            present.insert(id);
-            if self.connections.contains_key(&id) {
-                self.update(id, entry, now);
-            } else if matches!(self.policy.judge(&entry), Err(Ineligible::Closing)) {
-                self.adopt_closing(id, entry, now);
-            } else {
-                self.consider(id, entry, now);
-            }
-        }
-        let missing = self
-            .connections
-            .iter()
-            .filter(|(id, c)| c.since < started && !present.contains(id))
-            .map(|(id, _)| *id);
-        for id in missing.collect::<Vec<_>>() {
-            self.gone(id);
-        }
-        // Sessions whose connections are not there, or are not to be offloaded any more.
-        let connections = &self.connections;
-        let orphans = self.remote.extract_if(|id, _| !connections.contains_key(id)).map(|(id, _)| id);
-        self.deletes.extend(orphans);
-    }
-
-    /// A half-closed connection already in the gateway stays there until its end.
-    fn adopt_closing(&mut self, id: u64, entry: Entry, now: Instant) {
-        let Some(session) = self.remote.remove(&id) else { return };
-        self.counters.adopted += 1;
-        let connection = Connection {
-            entry,
-            session: Some(session),
-            stage: Stage::Installed,
-            attempts: 0,
-            since: now,
-            expires: None,
-            packets: 0,
-            listing: 0,
-        };
-        self.connections.insert(id, connection);
-    }
-
-    /// Whether the gateway's list is wanted before its time.
-    pub fn take_list_wanted(&mut self) -> bool {
-        std::mem::take(&mut self.list_wanted)
-    }
-
-    /// A part of the gateway's list.
-    pub fn listed(&mut self, page: Vec<v1::SessionInfo>) {
-        for info in page {
-            let Some(remote) = info.session else { continue };
-            let id = remote.session_id;
-            if !is_own(id, self.tag) {
-                continue;
-            }
-            let Some(connection) = self.connections.get_mut(&id) else {
-                if !self.remote.contains_key(&id) {
-                    self.deletes.push(id);
-                }
-                continue;
-            };
-            connection.listing = self.listing;
-            match connection.stage {
-                Stage::Installed => {
-                    let packets = info.counters.map_or(0, |c| c.in_packets.saturating_add(c.out_packets));
-                    if packets > connection.packets {
-                        connection.packets = packets;
-                        let idle = u32::try_from(info.idle_ms / 1000).unwrap_or(u32::MAX);
-                        let timeout = self.timeouts.of(&connection.entry, true).saturating_sub(idle).max(1);
-                        self.refreshes.push_back((id, timeout));
-                    }
-                }
-                Stage::Looking | Stage::Waiting | Stage::Ready => {
-                    self.remote.insert(id, remote);
-                }
-                Stage::Resting | Stage::Ended | Stage::Skipped { .. } => self.deletes.push(id),
-                Stage::Adding => {}
-            }
-        }
-    }
-
-    /// The list asked for at `started` is complete: what is not in it has closed unheard.
-    pub fn list_complete(&mut self, started: Instant, now: Instant) {
-        for connection in self.connections.values_mut() {
-            let unseen = connection.listing != self.listing && connection.since < started;
-            if connection.stage == Stage::Installed && unseen {
-                self.counters.closed += 1;
-                connection.enter(Stage::Resting, now);
-            }
-        }
-        self.listing += 1;
-    }
-
     /// The next kernel entries to keep alive: id, entry, seconds.
     pub fn take_refreshes(&mut self, limit: usize) -> Vec<(u64, Entry, u32)> {
         let count = limit.min(self.refreshes.len());
@@ -621,16 +451,4 @@ impl Tracker {
 
 fn same_lifs(a: &v1::Session, b: &v1::Session) -> bool {
     (a.in_lif, a.out_lif) == (b.in_lif, b.out_lif)
-}
-
-fn status_name(status: v1::AddStatus) -> &'static str {
-    match status {
-        v1::AddStatus::Accepted => "accepted",
-        v1::AddStatus::Invalid => "invalid",
-        v1::AddStatus::TableFull => "table_full",
-        v1::AddStatus::Unavailable => "unavailable",
-        v1::AddStatus::Exists => "exists",
-        v1::AddStatus::UnknownLif => "unknown_lif",
-        v1::AddStatus::Unsupported => "unsupported",
-    }
 }
