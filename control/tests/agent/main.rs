@@ -400,3 +400,52 @@ fn a_neighbour_with_another_mac_rewrites_its_sessions() {
     setup.lab.vnf.sh("ip link set out0 down");
     setup.server.wait_for(0);
 }
+
+const BURST: &str = r#"
+import socket, sys, time
+count, pause = int(sys.argv[1]), float(sys.argv[2])
+sockets = []
+begin = time.monotonic()
+for i in range(count):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); s.connect(('10.82.0.9', 7000))
+    s.send(b'x'); s.recv(9)
+    sockets.append((s.getsockname()[1], time.time())); s.close()
+    ahead = begin + (i + 1) * pause - time.monotonic()
+    if ahead > 0: time.sleep(ahead)
+print(' '.join(f'{port}:{at:.6f}' for port, at in sockets))
+sys.stdin.readline()
+"#;
+
+#[test]
+fn a_burst_of_connections_is_installed_without_loss() {
+    if !may_run("burst") {
+        return;
+    }
+    const COUNT: usize = 4000;
+    let setup = Setup::new(TRACK_ONLY);
+    let _agent = setup.agent("");
+    let _listener = setup.lab.listen(&setup.lab.server, "udp", "10.82.0.9", 7000);
+    let mut burst = setup.lab.client.python(BURST, &[&COUNT.to_string(), "0"]);
+    let answered = burst.line();
+    let mut last = std::collections::HashMap::new();
+    for pair in answered.split_whitespace() {
+        let (port, at) = pair.split_once(':').unwrap();
+        last.insert(port.parse::<u32>().unwrap(), at.parse::<f64>().unwrap());
+    }
+    setup.server.wait_for(last.len());
+    let mut delays: Vec<f64> = setup.server.with(|state| {
+        let delay = |(at, id): &(std::time::SystemTime, u64)| {
+            let port = state.sessions[id].session.as_ref()?.original.as_ref()?.source_port;
+            Some(at.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs_f64() - last[&port])
+        };
+        state.arrived.iter().filter_map(delay).collect()
+    });
+    delays.sort_by(f64::total_cmp);
+    let at = |share: f64| delays[((delays.len() - 1) as f64 * share) as usize] * 1e3;
+    let span = last.values().copied().fold(0.0, f64::max) - last.values().copied().fold(f64::MAX, f64::min);
+    let rate = COUNT as f64 / span;
+    println!("{rate:.0} connections/s; to the gateway: median {:.1} ms, p99 {:.1} ms", at(0.5), at(0.99));
+    assert!(at(0.99) < 1000.0, "it falls behind: {} ms", at(0.99));
+    setup.conntrack("-F");
+    setup.server.wait_for(0);
+}

@@ -76,10 +76,14 @@ pub struct Talker {
 }
 
 impl Talker {
-    pub fn expect(&mut self, wanted: &str) {
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
-        assert_eq!(line.trim(), wanted);
+        line.trim().to_owned()
+    }
+
+    pub fn expect(&mut self, wanted: &str) {
+        assert_eq!(self.line(), wanted);
     }
 
     pub fn say(&mut self, line: &str) {

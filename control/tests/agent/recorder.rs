@@ -2,11 +2,11 @@
 
 use proto::gateway::v1;
 use proto::gateway::v1::gateway_server::{Gateway, GatewayServer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{broadcast, oneshot};
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -22,7 +22,20 @@ pub struct State {
     pub sessions: BTreeMap<u64, v1::SessionInfo>,
     pub asked: Vec<(Instant, Asked)>,
     pub capacity: usize,
+    /// When each session was accepted.
+    pub arrived: Vec<(SystemTime, u64)>,
+    /// The flows of all sessions, which must be unique.
+    flows: HashSet<(u32, u32, Option<v1::Tuple>)>,
     closed: broadcast::Sender<v1::ClosedSession>,
+}
+
+impl State {
+    fn remove(&mut self, id: u64) -> Option<v1::SessionInfo> {
+        let info = self.sessions.remove(&id)?;
+        let session = info.session.as_ref()?;
+        self.flows.remove(&(session.in_lif, session.protocol, session.original.clone()));
+        Some(info)
+    }
 }
 
 #[derive(Clone)]
@@ -44,20 +57,18 @@ impl Gateway for Recorder {
             for session in batch.sessions {
                 let id = session.session_id;
                 state.asked.push((Instant::now(), Asked::Add));
-                let same_flow = |other: &v1::SessionInfo| {
-                    let other = other.session.as_ref().unwrap();
-                    (&other.original, other.in_lif, other.protocol)
-                        == (&session.original, session.in_lif, session.protocol)
-                };
+                let flow = (session.in_lif, session.protocol, session.original.clone());
                 let status = if state.sessions.len() >= state.capacity {
                     v1::AddStatus::TableFull
-                } else if state.sessions.contains_key(&id) || state.sessions.values().any(same_flow) {
+                } else if state.sessions.contains_key(&id) || state.flows.contains(&flow) {
                     v1::AddStatus::Exists
                 } else {
                     v1::AddStatus::Accepted
                 };
                 if status == v1::AddStatus::Accepted {
                     answer.accepted += 1;
+                    state.flows.insert(flow);
+                    state.arrived.push((SystemTime::now(), id));
                     let info = v1::SessionInfo { session: Some(session), ..Default::default() };
                     state.sessions.insert(id, info);
                 } else {
@@ -92,7 +103,7 @@ impl Gateway for Recorder {
         let request = request.into_inner();
         let state = self.0.lock().unwrap();
         // Small pages, so that paging is exercised.
-        let limit = (request.limit as usize).clamp(1, 3);
+        let limit = (request.limit as usize).clamp(1, 3.max(state.sessions.len() / 4));
         let sessions: Vec<_> =
             state.sessions.range(request.cursor + 1..).take(limit).map(|(_, s)| s.clone()).collect();
         let next_cursor = if sessions.len() < limit {
@@ -111,7 +122,7 @@ impl Gateway for Recorder {
         let mut state = self.0.lock().unwrap();
         for id in request.into_inner().session_ids {
             state.asked.push((Instant::now(), Asked::Delete));
-            match state.sessions.remove(&id) {
+            match state.remove(id) {
                 Some(info) => answer.closed.push(v1::ClosedSession {
                     session: info.session,
                     close_code: v1::CloseCode::Deleted.into(),
@@ -167,6 +178,8 @@ impl Server {
             sessions: BTreeMap::new(),
             asked: Vec::new(),
             capacity: usize::MAX,
+            arrived: Vec::new(),
+            flows: HashSet::new(),
             closed: broadcast::channel(64).0,
         };
         let state = Arc::new(Mutex::new(state));
@@ -206,7 +219,7 @@ impl Server {
     /// The gateway closes the session itself.
     pub fn close(&self, id: u64, code: v1::CloseCode) {
         self.with(|state| {
-            let info = state.sessions.remove(&id).unwrap();
+            let info = state.remove(id).unwrap();
             let closed =
                 v1::ClosedSession { session: info.session, close_code: code.into(), ..Default::default() };
             state.closed.send(closed).unwrap();
