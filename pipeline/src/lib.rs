@@ -36,6 +36,8 @@ mod solicit;
 
 #[doc(hidden)]
 pub mod testing;
+#[cfg(test)]
+mod fuzz;
 
 pub use config::{Config, ConfigError, Encapsulation, Lif, PortIndex, TrapLimits};
 pub use packet::{BURST, Burst, Io, Packet};
