@@ -3,13 +3,15 @@
 //! For each number of sessions (1000, 65536 and 1000000 if none are given): what a lookup costs per packet in bursts of
 //! 32 over all flows in random order, with and without rewrite and counting; inserts, one by one and in batches, and
 //! removals per second; memory per session. For comparison, the same lookups in a hashbrown map that nobody may write
-//! meanwhile. Time is of the wall clock; cycles are of the clock in /proc/cpuinfo.
+//! meanwhile. Time is that of the
+//! thread on its processor, so that other load disturbs less; cycles are of the clock in /proc/cpuinfo.
 
 use conntrack::table::{BURST, Timeouts};
 use conntrack::*;
 use std::hint::black_box;
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = std::env::args().skip(1).map(|n| n.parse()).collect::<Result<Vec<u32>, _>>()?;
@@ -20,6 +22,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         measure(sessions, ghz)?;
     }
     Ok(())
+}
+
+/// Processor time of this thread.
+struct Stopwatch(f64);
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self(Self::thread_seconds())
+    }
+
+    fn seconds(&self) -> f64 {
+        Self::thread_seconds() - self.0
+    }
+
+    fn thread_seconds() -> f64 {
+        let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        schedstat.split(' ').next().and_then(|nanos| nanos.parse::<f64>().ok()).unwrap_or(f64::NAN) / 1e9
+    }
 }
 
 fn clock_ghz() -> f64 {
@@ -79,7 +99,7 @@ fn measure(sessions: u32, ghz: f64) -> Result<(), Box<dyn std::error::Error>> {
     let specs: Vec<_> = (0..sessions).map(session).collect();
     let own = resident_bytes() - before;
 
-    let started = Instant::now();
+    let started = Stopwatch::start();
     for spec in &specs {
         table.insert(spec, Timestamp(0))?;
     }
@@ -92,14 +112,15 @@ fn measure(sessions: u32, ghz: f64) -> Result<(), Box<dyn std::error::Error>> {
     );
 
     lookups(&table, sessions, ghz)?;
+    shared(&table, &specs, ghz)?;
 
-    let started = Instant::now();
+    let started = Stopwatch::start();
     for spec in &specs {
         table.remove(spec.id, Timestamp(1));
     }
     while table.maintain(Timestamp(1), 4096, &mut |closed| _ = black_box(closed)).more {}
     report(sessions, "removals with report", started, sessions, ghz);
-    let started = Instant::now();
+    let started = Stopwatch::start();
     let mut results = Vec::with_capacity(64);
     for specs in specs.chunks(64) {
         results.clear();
@@ -107,6 +128,7 @@ fn measure(sessions: u32, ghz: f64) -> Result<(), Box<dyn std::error::Error>> {
     }
     report(sessions, "inserts in batches", started, sessions, ghz);
     churn(&table, &specs, ghz);
+    ageing(&table, sessions);
     hashbrown_lookups(sessions, ghz);
     Ok(())
 }
@@ -114,7 +136,7 @@ fn measure(sessions: u32, ghz: f64) -> Result<(), Box<dyn std::error::Error>> {
 /// Removes and inserts anew in batches of 256 of a full table.
 fn churn(table: &SessionTable, specs: &[SessionSpec], ghz: f64) {
     let rounds = 1_000_000 / specs.len() + 1;
-    let started = Instant::now();
+    let started = Stopwatch::start();
     let mut results = Vec::with_capacity(256);
     for _ in 0..rounds {
         for specs in specs.chunks(256) {
@@ -127,6 +149,74 @@ fn churn(table: &SessionTable, specs: &[SessionSpec], ghz: f64) {
     }
     let sessions = specs.len() as u32;
     report(sessions, "remove + insert pairs", started, sessions * rounds as u32, ghz);
+}
+
+/// Lookups while another thread removes and inserts at full speed, and what that thread achieves.
+fn shared(table: &Arc<SessionTable>, specs: &[SessionSpec], ghz: f64) -> Result<(), TableError> {
+    let keys = random_keys(specs.len() as u32);
+    let mut reader = table.reader()?;
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let started = Stopwatch::start();
+            let mut pairs = 0;
+            let mut results = Vec::with_capacity(64);
+            for specs in specs.chunks(64).cycle() {
+                if stop.load(Relaxed) {
+                    break;
+                }
+                specs.iter().for_each(|spec| assert!(table.remove(spec.id, Timestamp(1))));
+                let mut installed = 0;
+                // Full only while the reader is kept off its core in the middle of a burst.
+                while installed < specs.len() {
+                    table.maintain(Timestamp(1), 4096, &mut |closed| _ = black_box(closed));
+                    results.clear();
+                    table.insert_batch(specs, Timestamp(1), &mut results);
+                    installed += results.iter().filter(|result| result.is_ok()).count();
+                }
+                pairs += installed;
+            }
+            (started.seconds(), pairs)
+        });
+        let started = Stopwatch::start();
+        let mut found = 0;
+        for keys in keys.chunks(BURST) {
+            let burst = reader.enter();
+            let mut flows = [None; BURST];
+            burst.lookup_v4(keys, Timestamp(1), &mut flows);
+            found += flows.iter().flatten().count();
+        }
+        let what = format!("lookup beside a writer ({found} of {PACKETS} found)");
+        report(specs.len() as u32, &what, started, PACKETS as u32, ghz);
+        stop.store(true, Relaxed);
+        if let Ok((seconds, pairs)) = writer.join() {
+            report_seconds(
+                specs.len() as u32,
+                "remove + insert pairs of that writer",
+                seconds,
+                pairs as u32,
+                ghz,
+            );
+        }
+    });
+    Ok(())
+}
+
+/// All sessions time out: what their end costs.
+fn ageing(table: &SessionTable, sessions: u32) {
+    let started = Stopwatch::start();
+    let mut now = 0;
+    let mut closed = 0;
+    while closed < sessions {
+        now += 1;
+        closed += table.maintain(Timestamp(now), 4096, &mut |closed| _ = black_box(closed)).closed as u32;
+    }
+    let share = started.seconds() / (now as f64 / 1000.0);
+    println!(
+        "{sessions:>9} sessions: ageing in {} s, maintained each millisecond: {:.3} % of a core",
+        now / 1000,
+        share * 100.0
+    );
 }
 
 const PACKETS: usize = 1 << 22;
@@ -152,18 +242,19 @@ fn hashbrown_lookups(sessions: u32, ghz: f64) {
         map.insert(key(n, true), RewriteV4::default());
     }
     let keys = random_keys(sessions);
-    let started = Instant::now();
+    let started = Stopwatch::start();
     for key in &keys {
         black_box(map.get(key).copied());
     }
     report(sessions, "hashbrown lookup + rewrite", started, PACKETS as u32, ghz);
 }
 
-fn lookups(table: &std::sync::Arc<SessionTable>, sessions: u32, ghz: f64) -> Result<(), TableError> {
+fn lookups(table: &Arc<SessionTable>, sessions: u32, ghz: f64) -> Result<(), TableError> {
     let keys = random_keys(sessions);
     let mut reader = table.reader()?;
-    for (what, count) in [("lookup", false), ("lookup + rewrite + count", true), ("lookup", false)] {
-        let started = Instant::now();
+    let (plain, whole) = (("lookup", false), ("lookup + rewrite + count", true));
+    for (what, count) in [plain, whole, plain, whole, plain, whole] {
+        let started = Stopwatch::start();
         let mut found = 0;
         for keys in keys.chunks(BURST) {
             let burst = reader.enter();
@@ -181,7 +272,7 @@ fn lookups(table: &std::sync::Arc<SessionTable>, sessions: u32, ghz: f64) -> Res
         report(sessions, what, started, PACKETS as u32, ghz);
     }
     let misses: Vec<_> = (0..PACKETS as u32 / 4).map(|n| key(n.wrapping_add(1 << 30), false)).collect();
-    let started = Instant::now();
+    let started = Stopwatch::start();
     for keys in misses.chunks(BURST) {
         let burst = reader.enter();
         let mut flows = [None; BURST];
@@ -192,8 +283,17 @@ fn lookups(table: &std::sync::Arc<SessionTable>, sessions: u32, ghz: f64) -> Res
     Ok(())
 }
 
-fn report(sessions: u32, what: &str, started: Instant, times: u32, ghz: f64) {
-    let each = started.elapsed().as_secs_f64() * 1e9 / f64::from(times);
+fn report(sessions: u32, what: &str, started: Stopwatch, times: u32, ghz: f64) {
+    report_seconds(sessions, what, started.seconds(), times, ghz);
+}
+
+fn report_seconds(sessions: u32, what: &str, seconds: f64, times: u32, ghz: f64) {
+    if seconds < 0.02 {
+        // The kernel brings the thread's time up to date every few milliseconds.
+        println!("{sessions:>9} sessions: {what}: too short to tell");
+        return;
+    }
+    let each = seconds * 1e9 / f64::from(times);
     println!(
         "{sessions:>9} sessions: {what}: {each:.1} ns = {:.0} cycles each, {:.2} million/s",
         each * ghz,

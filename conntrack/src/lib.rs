@@ -4,6 +4,17 @@
 //! [`session::Closed`] records and [`rewrite`]s. Writers are any threads; readers ([`table::Reader`], one per worker)
 //! never take a lock, never allocate and never wait.
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing
+    )
+)]
+
 mod sync;
 pub mod time;
 pub mod lif;

@@ -81,6 +81,7 @@ const NEXT: [[[TcpState; 3]; 2]; 5] = {
 
 impl TcpState {
     /// The state after a packet with `flags`; `reverse` = against the request's own direction.
+    #[expect(clippy::indexing_slicing, reason = "the table has a cell for every value of the enums")]
     pub fn next(self, reverse: bool, flags: TcpFlags) -> Self {
         let class = if flags.any(TcpFlags::RST) {
             Class::Reset

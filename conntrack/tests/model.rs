@@ -209,6 +209,7 @@ impl Model {
                     let backwards = flows(&live.spec)[0] != flow;
                     let rewrite = found.rewrite();
                     let after = if backwards { swapped(&live.spec.original) } else { live.spec.translated };
+                    assert_eq!(found.session(), live.spec.id);
                     assert_eq!(rewrite.flags.any(RewriteFlags::REVERSE), backwards);
                     assert_eq!(rewrite.flags.any(RewriteFlags::ROUTED), live.spec.l2.is_some());
                     assert_eq!(std::net::IpAddr::from(rewrite.source), after.source);

@@ -99,7 +99,7 @@ impl SessionTable {
         {
             used += 1;
             if let Some(code) = close_code(record) {
-                let end = extend(record.prev.load(Relaxed), writer.now);
+                let end = extend(record.prev.load(Relaxed), writer.now).min(writer.now);
                 if let Some(info) = self.info(slot, record, end) {
                     reports.push(Closed { info, code, end });
                 }

@@ -57,9 +57,10 @@ mod mapped {
             }
         }
         let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
-        if pages != Pages::Sparse && bytes >= HUGE {
+        let advice = if pages == Pages::Sparse { Advice::NoHugePage } else { Advice::HugePage };
+        if bytes >= HUGE {
             // Refused where the kernel has no transparent huge pages: slower, not wrong.
-            let _ = map.advise(Advice::HugePage);
+            let _ = map.advise(advice);
         }
         Ok(map.into())
     }

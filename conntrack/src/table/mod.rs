@@ -104,7 +104,7 @@ pub enum TableError {
 /// Why a session was not installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InsertError {
-    /// `capacity` sessions are there already.
+    /// `capacity` sessions are there already (or, while a worker holds a burst for long, as many removed ones wait for it).
     #[error("the session table is full")]
     Full,
     /// The id belongs to another session, which stays as it is.
@@ -165,8 +165,8 @@ struct Family<E> {
 }
 
 impl<E: Entry> Family<E> {
-    fn new(slots: usize, pages: Pages, secret: u64) -> io::Result<Self> {
-        Ok(Self { entries: Region::new(slots * 2, pages)?, index: Index::new(slots * 2, pages, secret)? })
+    fn new(slots: usize, sessions: usize, pages: Pages, secret: u64) -> io::Result<Self> {
+        Ok(Self { entries: Region::new(slots * 2, pages)?, index: Index::new(sessions * 2, pages, secret)? })
     }
 
     /// The two entries of a slot.
@@ -194,16 +194,17 @@ impl SessionTable {
 
     fn build(config: TableConfig) -> io::Result<Self> {
         // Removed sessions keep their slot until no reader holds it and they are reported: room for some of them, so that
-        // a full table takes a new session for each one removed.
-        let spare = if cfg!(feature = "shuttle") { 2 } else { (config.capacity / 256).max(1024) };
-        let slots = (config.capacity + spare) as usize;
+        // a full table takes a new session for each one removed. They are not in the indexes.
+        let spare = if cfg!(feature = "shuttle") { 2 } else { (config.capacity / 256).max(8192) };
+        let sessions = config.capacity as usize;
+        let slots = sessions + spare as usize;
         let pages = if config.hugepages { Pages::Explicit } else { Pages::Transparent };
         let hasher = Hasher::new(config.hash_secret);
         let strides = [1, 2, 3].map(|n| hasher.hash_1(n));
         Ok(Self {
-            v4: Family::new(slots, pages, strides[0])?,
-            v6: Family::new(slots, Pages::Transparent, strides[1])?,
-            ids: Index::new(slots, pages, strides[2])?,
+            v4: Family::new(slots, sessions, pages, strides[0])?,
+            v6: Family::new(slots, sessions, Pages::Transparent, strides[1])?,
+            ids: Index::new(sessions, pages, strides[2])?,
             records: Region::new(slots, pages)?,
             carry: Region::new(slots, Pages::Sparse)?,
             collectors: Region::new(slots, Pages::Sparse)?,

@@ -6,7 +6,7 @@ use super::record::{CARRIED, COLLECTOR_V4, NIL, Record};
 use super::{BURST, Family, SessionTable};
 use crate::rewrite::RewriteFlags;
 use crate::sync::Ordering::Relaxed;
-use crate::{FlowKeyV4, FlowKeyV6, RewriteV4, RewriteV6, TcpFlags, Timestamp, plan::protocol};
+use crate::{FlowKeyV4, FlowKeyV6, RewriteV4, RewriteV6, SessionId, TcpFlags, Timestamp, plan::protocol};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -306,6 +306,11 @@ macro_rules! flow {
             /// timing out as a packet does; nothing happens to sessions that are not TCP.
             pub fn observe(&self, flags: TcpFlags, now: Timestamp) {
                 self.0.observe(self.0.entry.key().protocol() == protocol::TCP, flags, now);
+            }
+
+            /// The session's id.
+            pub fn session(&self) -> SessionId {
+                self.0.locate().map_or(SessionId(0), |(_, _, record)| record.id())
             }
 
             /// The session's collector, if its action is mirror or snoop.

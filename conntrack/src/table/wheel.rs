@@ -29,6 +29,11 @@ impl Wheel {
         self.now
     }
 
+    /// Moves on to `now`. Only while nothing is scheduled.
+    pub fn skip_to(&mut self, now: u64) {
+        self.now = self.now.max(now);
+    }
+
     /// Puts `slot`, which is in no list, where it is found at `due` (or in the next millisecond, if that has passed).
     pub fn schedule(&mut self, records: &[Record], slot: u32, due: u64) {
         let due = due.max(self.now + 1);

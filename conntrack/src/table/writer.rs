@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 /// How many slots one turn of a long walk looks at before it lets other writers in.
-pub(super) const TURN: u32 = 1024;
+pub(super) const TURN: u32 = 256;
 
 /// What only the holder of the writers' lock may touch.
 pub(super) struct Writer {
@@ -223,6 +223,9 @@ impl SessionTable {
             let mut half = *half;
             half.rewrite.flags.0 |= RewriteFlags::DEAD;
             entry.write(&half, u64::from(timeout) * 1000, now.0 as u32);
+        }
+        if writer.active == 0 {
+            writer.wheel.skip_to(now.0);
         }
         writer.active += 1;
         writer.wheel.schedule(&self.records, slot, due);
