@@ -5,7 +5,7 @@ use crate::PortIndex;
 use crate::batch::{Metas, Next};
 use crate::counters::Other;
 use crate::packet::{Burst, Io, Packet};
-use crate::worker::Context;
+use crate::worker::{Context, Due};
 
 /// Empties the burst.
 #[inline]
@@ -13,15 +13,35 @@ pub fn run<P: Packet>(
     cx: &Context<'_>,
     packets: &mut Burst<P>,
     metas: &Metas,
-    outbox: &mut Outbox<P>,
-    io: &mut impl Io<P>,
+    out: &mut Out<'_, P, impl Io<P>>,
 ) {
     for (packet, meta) in packets.drain(..).zip(metas) {
         match meta.next {
-            Next::Send => outbox.send(cx, meta.port, packet, io),
+            Next::Send => out.send(cx, meta.port, packet),
             Next::Consumed => cx.counters.other(Other::Consumed, 1),
             _ => cx.counters.drop(meta.reason),
         }
+    }
+}
+
+/// What stages that send need: the queues, the ports, and who is to be solicited.
+pub struct Out<'a, P, I> {
+    pub(crate) outbox: &'a mut Outbox<P>,
+    pub(crate) io: &'a mut I,
+    pub(crate) due: &'a mut Due,
+}
+
+impl<P: Packet, I: Io<P>> Out<'_, P, I> {
+    /// Puts a packet in the queue of `port`.
+    #[inline]
+    pub fn send(&mut self, cx: &Context<'_>, port: PortIndex, packet: P) {
+        self.outbox.send(cx, port, packet, self.io);
+    }
+
+    /// Hands everything to the ports.
+    #[inline]
+    pub fn flush(&mut self, cx: &Context<'_>) {
+        self.outbox.flush(cx, self.io);
     }
 }
 
@@ -43,9 +63,8 @@ impl<P: Packet> Outbox<P> {
         Self { ports: (0..ports).map(|_| Waiting { packets: Burst::new(), bytes: 0 }).collect() }
     }
 
-    /// Puts a packet in the queue of `port`.
     #[inline]
-    pub fn send(&mut self, cx: &Context<'_>, port: PortIndex, packet: P, io: &mut impl Io<P>) {
+    fn send(&mut self, cx: &Context<'_>, port: PortIndex, packet: P, io: &mut impl Io<P>) {
         let Some(waiting) = self.ports.get_mut(usize::from(port.0)) else { return };
         if waiting.packets.is_full() {
             waiting.flush(cx, port, io);
@@ -55,9 +74,8 @@ impl<P: Packet> Outbox<P> {
         let _ = waiting.packets.try_push(packet);
     }
 
-    /// Hands everything to the ports.
     #[inline]
-    pub fn flush(&mut self, cx: &Context<'_>, io: &mut impl Io<P>) {
+    fn flush(&mut self, cx: &Context<'_>, io: &mut impl Io<P>) {
         for (port, waiting) in (0u8..).map(PortIndex).zip(&mut self.ports) {
             if !waiting.packets.is_empty() {
                 waiting.flush(cx, port, io);

@@ -6,14 +6,14 @@
 use crate::batch::{DropReason, Meta, Metas, Next};
 use crate::config::Encapsulation;
 use crate::counters::Other;
-use crate::egress::Outbox;
+use crate::egress::Out;
 use crate::lif::Entry;
 use crate::neighbors::NeighborIndex;
 use crate::packet::{Io, Packet};
 use crate::tunnel::{Remote, Tunnel, entropy, inner_tos};
 use crate::wire::ethernet::{TAG_LEN, ethertype, is_group};
 use crate::wire::{Ethernet, view};
-use crate::worker::{Context, Due};
+use crate::worker::Context;
 
 /// Takes the packets marked encap.
 #[inline]
@@ -21,9 +21,7 @@ pub fn run<P: Packet>(
     cx: &Context<'_>,
     packets: &mut [P],
     metas: &mut Metas,
-    due: &mut Due,
-    outbox: &mut Outbox<P>,
-    io: &mut impl Io<P>,
+    out: &mut Out<'_, P, impl Io<P>>,
 ) {
     for (packet, meta) in packets.iter_mut().zip(metas) {
         if meta.next != Next::Encap {
@@ -37,7 +35,7 @@ pub fn run<P: Packet>(
             Encapsulation::Untagged => Ok(()),
             Encapsulation::Vlan(vlan) => push_tag(packet, vlan),
             Encapsulation::Vxlan(vni) => match &cx.shared.underlay {
-                Some(tunnel) => tunnel_to(cx, tunnel, lif, vni, packet, meta, due, outbox, io),
+                Some(tunnel) => tunnel_to(cx, tunnel, lif, vni, packet, meta, out),
                 None => Err(DropReason::UnknownLif),
             },
         };
@@ -65,7 +63,6 @@ fn push_tag(packet: &mut impl Packet, vlan: u16) -> Result<(), DropReason> {
 }
 
 #[inline]
-#[expect(clippy::too_many_arguments, reason = "the stage's whole state, of one caller")]
 fn tunnel_to<P: Packet>(
     cx: &Context<'_>,
     tunnel: &Tunnel,
@@ -73,9 +70,7 @@ fn tunnel_to<P: Packet>(
     vni: u32,
     packet: &mut P,
     meta: &Meta,
-    due: &mut Due,
-    outbox: &mut Outbox<P>,
-    io: &mut impl Io<P>,
+    out: &mut Out<'_, P, impl Io<P>>,
 ) -> Result<(), DropReason> {
     let frame = packet.head();
     let destination = view::<Ethernet>(frame).ok_or(DropReason::Malformed)?.destination;
@@ -85,8 +80,8 @@ fn tunnel_to<P: Packet>(
         false => cx.shared.fdb.lookup(meta.out_lif, destination, cx.second()),
     };
     let remote = match known {
-        Some(vtep) => cx.next_hop(vtep, due).ok_or(DropReason::NoNeighbor)?,
-        None => replicate(cx, tunnel, &lif.vteps, flow, packet, due, outbox, io)?,
+        Some(vtep) => cx.next_hop(vtep, out.due).ok_or(DropReason::NoNeighbor)?,
+        None => replicate(cx, tunnel, &lif.vteps, flow, packet, out)?,
     };
     flow.encapsulate(tunnel, packet, &remote)
 }
@@ -115,33 +110,30 @@ impl Flow {
 
 /// Sends copies to all `vteps` that can be reached but the last, which is returned for the original.
 #[cold]
-#[expect(clippy::too_many_arguments, reason = "the stage's whole state, of one caller")]
 fn replicate<P: Packet>(
     cx: &Context<'_>,
     tunnel: &Tunnel,
     vteps: &[NeighborIndex],
     flow: Flow,
     packet: &P,
-    due: &mut Due,
-    outbox: &mut Outbox<P>,
-    io: &mut impl Io<P>,
+    out: &mut Out<'_, P, impl Io<P>>,
 ) -> Result<Remote, DropReason> {
     let mut last: Option<Remote> = None;
     let mut unreachable = 0;
     for vtep in vteps {
-        let Some(remote) = cx.next_hop(*vtep, due) else {
+        let Some(remote) = cx.next_hop(*vtep, out.due) else {
             unreachable += 1;
             continue;
         };
         if let Some(previous) = last.replace(remote) {
-            let copy = io.duplicate(packet).and_then(|mut copy| {
+            let copy = out.io.duplicate(packet).and_then(|mut copy| {
                 flow.encapsulate(tunnel, &mut copy, &previous).ok()?;
                 Some(copy)
             });
             match copy {
                 Some(copy) => {
                     cx.counters.other(Other::Replicated, 1);
-                    outbox.send(cx, tunnel.port, copy, io);
+                    out.send(cx, tunnel.port, copy);
                 }
                 None => cx.counters.other(Other::ReplicaFailed, 1),
             }

@@ -29,6 +29,7 @@ mod extension;
 mod lookup;
 mod nat;
 mod related;
+mod mirror;
 mod trap;
 mod encap;
 mod egress;

@@ -6,13 +6,16 @@
 use crate::batch::{DropReason, Kind, Meta, Metas, Next, TrapClass};
 use crate::classify::Keys;
 use crate::counters::Other;
+use crate::egress::Out;
+use crate::mirror;
 use crate::nat::{self, Applied};
-use crate::packet::{BURST, Packet};
+use crate::packet::{BURST, Io, Packet};
 use crate::related;
 use crate::wire::ethernet;
 use crate::worker::Context;
 use conntrack::table::{Burst, FlowV4, FlowV6};
 use conntrack::{Rewrite, RewriteFlags, TcpFlags, Timestamp};
+use std::net::IpAddr;
 
 /// Takes the packets that have keys.
 #[inline]
@@ -22,20 +25,27 @@ pub fn run<P: Packet>(
     packets: &mut [P],
     metas: &mut Metas,
     keys: &Keys,
+    out: &mut Out<'_, P, impl Io<P>>,
 ) {
     let mut done = Done::default();
     if !keys.v4.is_empty() {
         let mut flows: [Option<FlowV4<'_>>; BURST] = [None; BURST];
         burst.lookup_v4(&keys.v4, cx.timestamp, flows.get_mut(..keys.v4.len()).unwrap_or_default());
         for (flow, index) in flows.iter().zip(&keys.v4_packets) {
-            one(cx, packets, metas, *index, flow.as_ref(), &mut done);
+            let index = usize::from(*index);
+            if let (Some(packet), Some(meta)) = (packets.get_mut(index), metas.get_mut(index)) {
+                one(cx, packet, meta, flow.as_ref(), &mut done, out);
+            }
         }
     }
     if !keys.v6.is_empty() {
         let mut flows: [Option<FlowV6<'_>>; BURST] = [None; BURST];
         burst.lookup_v6(&keys.v6, cx.timestamp, flows.get_mut(..keys.v6.len()).unwrap_or_default());
         for (flow, index) in flows.iter().zip(&keys.v6_packets) {
-            one(cx, packets, metas, *index, flow.as_ref(), &mut done);
+            let index = usize::from(*index);
+            if let (Some(packet), Some(meta)) = (packets.get_mut(index), metas.get_mut(index)) {
+                one(cx, packet, meta, flow.as_ref(), &mut done, out);
+            }
         }
     }
     cx.counters.other(Other::Established, done.established);
@@ -51,32 +61,32 @@ struct Done {
 #[inline(always)]
 fn one<P: Packet, F: Flow>(
     cx: &Context<'_>,
-    packets: &mut [P],
-    metas: &mut Metas,
-    index: u8,
+    packet: &mut P,
+    meta: &mut Meta,
     flow: Option<&F>,
     done: &mut Done,
+    out: &mut Out<'_, P, impl Io<P>>,
 ) {
-    let index = usize::from(index);
-    let (Some(packet), Some(meta)) = (packets.get_mut(index), metas.get_mut(index)) else { return };
-    match flow {
-        Some(flow) if !flow.is_dead() => {
-            let rewrite = flow.rewrite();
-            if rewrite.flags.any(RewriteFlags::DROP) {
-                if meta.kind != Kind::Error {
-                    flow.count(cx.timestamp, session_bytes(meta));
-                }
-                meta.drop(DropReason::SessionDrop);
-            } else if meta.kind == Kind::Error {
-                error::<P, F>(cx, packet, meta, &rewrite, done);
-            } else if meta.tcp_flags.is_control() {
-                flow.observe(meta.tcp_flags, cx.timestamp);
-                meta.trap(TrapClass::TcpControl);
-            } else {
-                established(cx, packet, meta, flow, &rewrite, done);
-            }
+    let Some(flow) = flow.filter(|flow| !flow.is_dead()) else { return meta.trap(TrapClass::New) };
+    let rewrite = flow.rewrite();
+    if rewrite.flags.any(RewriteFlags::MIRROR) && meta.kind != Kind::Error {
+        mirror::run(cx, packet, meta, flow.collector(), out);
+    }
+    if rewrite.flags.any(RewriteFlags::DROP) {
+        if meta.kind != Kind::Error {
+            flow.count(cx.timestamp, session_bytes(meta));
         }
-        _ => meta.trap(TrapClass::New),
+        meta.drop(DropReason::SessionDrop);
+    } else if meta.kind == Kind::Error {
+        error::<P, F>(cx, packet, meta, &rewrite, done);
+    } else if meta.tcp_flags.is_control() {
+        flow.observe(meta.tcp_flags, cx.timestamp);
+        meta.trap(TrapClass::TcpControl);
+    } else {
+        established(cx, packet, meta, flow, &rewrite, done);
+        if rewrite.flags.any(RewriteFlags::SNOOP) && meta.next == Next::Encap {
+            mirror::run(cx, packet, meta, flow.collector(), out);
+        }
     }
 }
 
@@ -156,6 +166,7 @@ trait Flow {
     fn is_dead(&self) -> bool;
     fn count(&self, now: Timestamp, bytes: u32);
     fn observe(&self, flags: TcpFlags, now: Timestamp);
+    fn collector(&self) -> Option<IpAddr>;
     fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
     fn apply_error(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
 }
@@ -179,6 +190,9 @@ macro_rules! flow {
             }
             fn observe(&self, flags: TcpFlags, now: Timestamp) {
                 $flow::observe(self, flags, now);
+            }
+            fn collector(&self) -> Option<IpAddr> {
+                $flow::collector(self)
             }
             #[inline(always)]
             fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied {

@@ -2,14 +2,14 @@
 //! or whose address needs confirming; to everybody, or to the last known MAC alone.
 
 use crate::counters::Other;
-use crate::egress::Outbox;
+use crate::egress::Out;
 use crate::local::finish;
 use crate::neighbors::Solicit;
 use crate::packet::{Io, Packet};
 use crate::tunnel::Tunnel;
 use crate::wire::ethernet::{self, BROADCAST, TAG_LEN, ethertype};
 use crate::wire::{Arp, Ethernet, Ipv6, NeighborMessage, VlanTag, arp, icmpv6, protocol};
-use crate::worker::{Context, Due};
+use crate::worker::Context;
 use arrayvec::ArrayVec;
 use std::net::IpAddr;
 use zerocopy::IntoBytes;
@@ -22,12 +22,12 @@ type Bytes = ArrayVec<u8, LONGEST>;
 
 /// Sends what is due.
 #[inline]
-pub fn run<P: Packet>(cx: &Context<'_>, due: &mut Due, outbox: &mut Outbox<P>, io: &mut impl Io<P>) {
-    for index in due.drain(..) {
+pub fn run<P: Packet>(cx: &Context<'_>, out: &mut Out<'_, P, impl Io<P>>) {
+    for index in std::mem::take(out.due) {
         let Some(solicit) = cx.shared.neighbors.solicitation(index) else { continue };
         let Some(tunnel) = cx.shared.tunnel(solicit.link) else { continue };
         let bytes = build(tunnel, &solicit);
-        let packet = io.allocate().and_then(|mut packet| {
+        let packet = out.io.allocate().and_then(|mut packet| {
             packet.append(bytes.len())?;
             packet.head_mut().get_mut(..bytes.len())?.copy_from_slice(&bytes);
             Some(packet)
@@ -35,7 +35,7 @@ pub fn run<P: Packet>(cx: &Context<'_>, due: &mut Due, outbox: &mut Outbox<P>, i
         match packet {
             Some(packet) => {
                 cx.counters.other(Other::Originated, 1);
-                outbox.send(cx, tunnel.port, packet, io);
+                out.send(cx, tunnel.port, packet);
             }
             None => cx.counters.other(Other::NoBuffer, 1),
         }

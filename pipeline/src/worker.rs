@@ -3,7 +3,7 @@
 use crate::batch::{Meta, Metas};
 use crate::classify::{self, Keys};
 use crate::counters::{Counters, empty_snapshot};
-use crate::egress::{self, Outbox};
+use crate::egress::{self, Out, Outbox};
 use crate::fdb::Fdb;
 use crate::lif::Lifs;
 use crate::limits::Limits;
@@ -11,7 +11,7 @@ use crate::neighbors::{Address, Link, NeighborIndex, Neighbors};
 use crate::packet::{BURST, Burst, Io, Packet};
 use crate::tunnel::{Remote, Tunnel};
 use crate::{Config, ConfigError, PortIndex, Snapshot};
-use crate::{decap, encap, from_kernel, ingress, local, lookup, solicit, trap};
+use crate::{decap, encap, from_kernel, ingress, local, lookup, mirror, solicit, trap};
 use arrayvec::ArrayVec;
 use conntrack::{Reader, SessionTable, Timestamp};
 use crossbeam::utils::CachePadded;
@@ -32,6 +32,7 @@ pub struct Pipeline {
     taken: Box<[AtomicBool]>,
     pub(crate) lifs: Lifs,
     pub(crate) limits: Limits,
+    pub(crate) mirror: mirror::Limit,
     pub(crate) neighbors: Neighbors,
     pub(crate) fdb: Fdb,
     pub(crate) underlay: Option<Tunnel>,
@@ -78,6 +79,7 @@ impl Pipeline {
             workers: (0..workers).map(|_| counters()).collect(),
             taken: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             limits: Limits::new(&config.trap.limits, config.lifs.len()),
+            mirror: mirror::Limit::new(config.lifs.len()),
             fdb: Fdb::new(FDB_ENTRIES, fdb_secret),
             lifs,
             neighbors,
@@ -196,12 +198,13 @@ impl<P: Packet> Worker<P> {
         from_kernel::run(cx, packets, metas);
         local::run(cx, port, packets, metas);
         classify::run(packets, metas, keys);
-        lookup::run(cx, &reader.enter(), packets, metas, keys);
-        trap::run(cx, packets, metas, due);
-        encap::run(cx, packets, metas, due, outbox, io);
-        egress::run(cx, packets, metas, outbox, io);
-        solicit::run(cx, due, outbox, io);
-        outbox.flush(cx, io);
+        let out = &mut Out { outbox, io, due };
+        lookup::run(cx, &reader.enter(), packets, metas, keys, out);
+        trap::run(cx, packets, metas, out.due);
+        encap::run(cx, packets, metas, out);
+        egress::run(cx, packets, metas, out);
+        solicit::run(cx, out);
+        out.flush(cx);
     }
 
     /// What is due by time (ARP and ND of the gateway's own, ageing): bounded work, to be called every millisecond or so,
@@ -221,7 +224,8 @@ impl<P: Packet> Worker<P> {
         *cursor = shared.neighbors.maintain(*cursor, NEIGHBORS_PER_TICK, cx.now_ms, |index| {
             let _ = due.try_push(index);
         });
-        solicit::run(cx, due, outbox, io);
-        outbox.flush(cx, io);
+        let out = &mut Out { outbox, io, due };
+        solicit::run(cx, out);
+        out.flush(cx);
     }
 }

@@ -310,3 +310,32 @@ fn a_port_that_takes_nothing_costs_only_its_own() {
     let sent: usize = gateway.io.take(UPLINK).iter().map(Vec::len).sum();
     assert_eq!(port.tx_bytes, sent as u64);
 }
+
+#[test]
+fn collectors_get_copies() {
+    use conntrack::{Action, SessionSpec};
+    let (original, translated) = udp();
+    let collector = VTEP2.into();
+    for action in [Action::Mirror(collector), Action::Snoop(collector)] {
+        let mut gateway = Gateway::new();
+        gateway.install(&SessionSpec { action, ..routed(7, 17, original, translated) });
+        let sent = frame((CLIENT_MAC, GATEWAY_RED), 17, &original, 64, b"x");
+        let rewritten = frame((GATEWAY_BLUE, SERVER_MAC), 17, &translated, 63, b"x");
+        gateway.receive(UPLINK, &vlan(100, &sent));
+        let out: Vec<_> = gateway.io.take(UPLINK).iter().map(|bytes| unwrap(&untag(2, bytes))).collect();
+        let [(copy_outer, copy), (outer, inner)] = &out[..] else { panic!("two packets") };
+        assert_eq!((outer.ips.1, outer.vni, inner), (VTEP, 2000, &rewritten));
+        assert_eq!((copy_outer.ips.1, copy_outer.vni), (VTEP2, 10100));
+        assert_eq!(copy, if action == Action::Mirror(collector) { &sent } else { &rewritten });
+        // Over the limit, and without buffers, the packet itself goes all the same.
+        gateway.receive_all(UPLINK, &vec![vlan(100, &sent); 100_001]);
+        assert_eq!((gateway.other("mirrored"), gateway.other("mirror_limited")), (100_000, 2));
+        gateway.now += SECOND;
+        gateway.io.take(UPLINK);
+        gateway.io.pool = pipeline::testing::Pool::new(0);
+        gateway.receive(UPLINK, &vlan(100, &sent));
+        assert_eq!(gateway.io.take(UPLINK).len(), 1);
+        assert_eq!(gateway.other("mirror_failed"), 1);
+        assert_eq!(gateway.other("established"), 100_003);
+    }
+}
