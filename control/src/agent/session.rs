@@ -202,4 +202,4 @@ impl Fnv {
 
 #[cfg(test)]
 #[path = "session_tests.rs"]
-mod tests;
+pub(super) mod tests;

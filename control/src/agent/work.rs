@@ -15,7 +15,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 /// Wanted receive buffer of the event socket: some 100,000 events.
 const EVENT_BUFFER: usize = 64 << 20;
@@ -127,11 +127,7 @@ impl Agent {
                     return Err(error.into());
                 }
                 Some(event) = self.link.events.recv() => self.link_event(event),
-                Some(result) = self.lookups.join_next() => {
-                    if let Ok((id, path)) = result {
-                        self.tracker.looked_up(id, path, Instant::now());
-                    }
-                }
+                Some(result) = self.lookups.join_next() => self.looked_up(result),
                 Some(result) = self.running.join_next() => {
                     if let Ok(done) = result {
                         self.done(done);
@@ -142,6 +138,17 @@ impl Agent {
                 }
                 () = tokio::time::sleep_until(wake) => {}
             }
+        }
+    }
+
+    fn looked_up(&mut self, first: Result<Lookup, JoinError>) {
+        let now = Instant::now();
+        let mut next = Some(first);
+        while let Some(result) = next {
+            if let Ok((id, path)) = result {
+                self.tracker.looked_up(id, path, now);
+            }
+            next = self.lookups.try_join_next();
         }
     }
 

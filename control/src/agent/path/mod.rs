@@ -1,15 +1,17 @@
 //! Where the kernel sends a connection's packets: interfaces, next hops and their MACs, over rtnetlink.
 
+mod cache;
 mod tables;
 
 use super::entry::{Entry, protocol};
+use cache::RouteCache;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::pin::pin;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex as Lock, PoisonError, RwLock};
 use std::time::Instant;
 use tables::{Tables, follow};
 use thiserror::Error;
@@ -93,6 +95,7 @@ impl PathError {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Hop {
     interface: u32,
     address: IpAddr,
@@ -108,6 +111,7 @@ struct Shared {
     handle: Handle,
     lifs: HashMap<String, u32>,
     tables: RwLock<Tables>,
+    cache: Lock<RouteCache>,
     refreshed: Mutex<Option<Instant>>,
 }
 
@@ -124,7 +128,13 @@ impl Resolver {
     ) -> Result<Self, PathError> {
         let (connection, handle, _) = rtnetlink::new_connection().map_err(io_error)?;
         tokio::spawn(connection);
-        let shared = Shared { handle, lifs, tables: RwLock::default(), refreshed: Mutex::new(None) };
+        let shared = Shared {
+            handle,
+            lifs,
+            tables: RwLock::default(),
+            cache: Lock::new(RouteCache::new()),
+            refreshed: Mutex::new(None),
+        };
         let resolver = Self { shared: Arc::new(shared) };
         let messages = follow().map_err(io_error)?;
         resolver.read_all().await?;
@@ -137,13 +147,31 @@ impl Resolver {
         let translated = entry.translated();
         let client = entry.original.source;
         let server = translated.destination;
+        let cached = self.cache(|cache| cache.get(client, server, Instant::now()));
+        let (back, out) = match cached {
+            Ok(hops) => hops,
+            Err(epoch) => {
+                let hops = self.routes(entry, client, server).await?;
+                self.cache(|cache| cache.insert(client, server, hops, epoch));
+                hops
+            }
+        };
+        Ok(Path { inward: self.side(&back).await?, outward: self.side(&out).await? })
+    }
+
+    fn cache<T>(&self, use_it: impl FnOnce(&mut RouteCache) -> T) -> T {
+        use_it(&mut self.shared.cache.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The routes back to the client and out to the server.
+    async fn routes(&self, entry: &Entry, client: IpAddr, server: IpAddr) -> Result<(Hop, Hop), PathError> {
         let mut arrival = self.route(entry, client, None, None, false).await?.interface;
         // Routes may depend on where packets arrive, on both sides: look until it is consistent.
         for _ in 0..2 {
             let out = self.route(entry, server, Some(client), Some(arrival), true).await?;
             let back = self.route(entry, client, Some(server), Some(out.interface), false).await?;
             if back.interface == arrival {
-                return Ok(Path { inward: self.side(&back).await?, outward: self.side(&out).await? });
+                return Ok((back, out));
             }
             arrival = back.interface;
         }

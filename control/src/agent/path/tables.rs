@@ -1,12 +1,14 @@
 //! Links, neighbours and bridge tables, read once and then followed.
 
+use super::cache::RouteCache;
 use super::{Mac, PathError, PathsChanged, Resolver, route_error};
-use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
+use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{IpVersion, MulticastGroup};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -54,6 +56,12 @@ impl Resolver {
     }
 
     pub(super) async fn read_all(&self) -> Result<(), PathError> {
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let mut rules = pin!(self.shared.handle.rule().get(version).execute());
+            while let Some(rule) = rules.next().await {
+                self.apply_rule(&rule.map_err(route_error)?);
+            }
+        }
         let mut links = pin!(self.shared.handle.link().get().execute());
         while let Some(link) = links.next().await {
             self.apply_link(&link.map_err(route_error)?);
@@ -80,6 +88,7 @@ impl Resolver {
                     continue;
                 };
                 if self.apply(message) {
+                    self.cache(RouteCache::clear);
                     // Full means that a change is already announced.
                     let _ = changed.try_send(PathsChanged);
                 }
@@ -99,6 +108,7 @@ impl Resolver {
                 }
             }
             self.clear();
+            self.cache(RouteCache::clear);
             if let Err(error) = self.read_all().await {
                 tracing::warn!(%error, "cannot read links and neighbours; trying again");
             }
@@ -123,11 +133,28 @@ impl Resolver {
             }
             RouteNetlinkMessage::NewNeighbour(neighbour) => self.apply_neighbour(&neighbour, false),
             RouteNetlinkMessage::DelNeighbour(neighbour) => self.apply_neighbour(&neighbour, true),
+            RouteNetlinkMessage::NewRule(rule) => {
+                self.apply_rule(&rule);
+                true
+            }
             RouteNetlinkMessage::NewRoute(_)
             | RouteNetlinkMessage::DelRoute(_)
-            | RouteNetlinkMessage::NewRule(_)
             | RouteNetlinkMessage::DelRule(_) => true,
             _ => false,
+        }
+    }
+
+    fn apply_rule(&self, rule: &RuleMessage) {
+        let by_ports = rule.attributes.iter().any(|attribute| {
+            matches!(
+                attribute,
+                RuleAttribute::IpProtocol(_)
+                    | RuleAttribute::SourcePortRange(_)
+                    | RuleAttribute::DestinationPortRange(_)
+            )
+        });
+        if by_ports {
+            self.cache(RouteCache::ports_matter);
         }
     }
 

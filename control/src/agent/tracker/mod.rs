@@ -452,3 +452,6 @@ impl Tracker {
 fn same_lifs(a: &v1::Session, b: &v1::Session) -> bool {
     (a.in_lif, a.out_lif) == (b.in_lif, b.out_lif)
 }
+
+#[cfg(test)]
+mod tests;
