@@ -8,28 +8,28 @@ use conntrack::{LifIndex, TcpFlags};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Next {
-    /// [`crate::egress`], to be dropped under [`Meta::reason`].
+    /// `egress`, to be dropped under [`Meta::reason`].
     #[default]
     Drop,
-    /// [`crate::decap`]: of a VLAN or untagged LIF.
+    /// `decap`: of a VLAN or untagged LIF.
     Untag,
-    /// [`crate::decap`]: underlay.
+    /// `decap`: underlay.
     Underlay,
-    /// [`crate::from_kernel`].
+    /// `from_kernel`.
     Kernel,
-    /// [`crate::local`].
+    /// `local`.
     Local,
-    /// [`crate::classify`].
+    /// `classify`.
     Classify,
-    /// [`crate::lookup`]: has a key.
+    /// `lookup`: has a key.
     Lookup,
-    /// [`crate::trap`], as [`Meta::class`].
+    /// `trap`, as [`Meta::class`].
     Trap,
-    /// [`crate::encap`], for [`Meta::out_lif`].
+    /// `encap`, for [`Meta::out_lif`].
     Encap,
-    /// [`crate::egress`], to be sent on [`Meta::port`].
+    /// `egress`, to be sent on [`Meta::port`].
     Send,
-    /// [`crate::egress`], used up here: an ARP reply to the gateway, for one.
+    /// `egress`, used up here: an ARP reply to the gateway, for one.
     Consumed,
 }
 

@@ -43,4 +43,4 @@ mod fuzz;
 pub use config::{Config, ConfigError, Encapsulation, Lif, PortIndex, TrapLimits};
 pub use packet::{BURST, Burst, Io, Packet};
 pub use stats::Snapshot;
-pub use worker::{Pipeline, Worker};
+pub use worker::{Pipeline, Probe, Worker};

@@ -96,16 +96,16 @@ impl Config {
     /// Everything that is wrong, at once.
     pub fn validate(&self) -> Result<(), Vec<ConfigError>> {
         let mut errors = Vec::new();
-        self.ports(&mut errors);
-        self.trap(&mut errors);
+        self.check_ports(&mut errors);
+        self.check_trap(&mut errors);
         if let Some(underlay) = &self.underlay {
-            self.underlay(underlay, &mut errors);
+            self.check_underlay(underlay, &mut errors);
         }
-        self.lifs(&mut errors);
+        self.check_lifs(&mut errors);
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
 
-    fn ports(&self, errors: &mut Vec<ConfigError>) {
+    fn check_ports(&self, errors: &mut Vec<ConfigError>) {
         if self.ports.is_empty() {
             errors.push(ConfigError::NoPorts);
         }
@@ -131,7 +131,7 @@ impl Config {
         }
     }
 
-    fn trap(&self, errors: &mut Vec<ConfigError>) {
+    fn check_trap(&self, errors: &mut Vec<ConfigError>) {
         let trap = &self.trap;
         self.has_port(trap.port, "trap", errors);
         for (name, ip) in [("local_ip", trap.local_ip), ("kernel_ip", trap.kernel_ip)] {
@@ -150,7 +150,7 @@ impl Config {
         }
     }
 
-    fn underlay(&self, underlay: &Underlay, errors: &mut Vec<ConfigError>) {
+    fn check_underlay(&self, underlay: &Underlay, errors: &mut Vec<ConfigError>) {
         self.has_port(underlay.port, "underlay", errors);
         if underlay.port == self.trap.port {
             errors.push(ConfigError::UnderlayOnTrapPort);
@@ -179,7 +179,7 @@ impl Config {
         }
     }
 
-    fn lifs(&self, errors: &mut Vec<ConfigError>) {
+    fn check_lifs(&self, errors: &mut Vec<ConfigError>) {
         if self.lifs.len() > MAX_LIFS {
             errors.push(ConfigError::TooManyLifs(self.lifs.len()));
         }
@@ -191,7 +191,7 @@ impl Config {
         }
         for lif in &self.lifs {
             let name = || lif.name.clone();
-            self.lif(lif, errors);
+            self.check_lif(lif, errors);
             if !lif.name.is_empty() && !names.insert(&lif.name) {
                 errors.push(ConfigError::DuplicateLif(name()));
             }
@@ -220,7 +220,7 @@ impl Config {
     }
 
     /// The rules that concern one LIF alone.
-    fn lif(&self, lif: &Lif, errors: &mut Vec<ConfigError>) {
+    fn check_lif(&self, lif: &Lif, errors: &mut Vec<ConfigError>) {
         let name = || lif.name.clone();
         if lif.name.is_empty() {
             errors.push(ConfigError::LifWithoutName(lif.id));
@@ -242,13 +242,13 @@ impl Config {
             Encapsulation::Vlan(vlan) if !(1..=4094).contains(&vlan) => {
                 errors.push(ConfigError::LifVlan(name(), vlan));
             }
-            Encapsulation::Vxlan(vni) => self.vxlan(lif, vni, errors),
+            Encapsulation::Vxlan(vni) => self.check_vxlan(lif, vni, errors),
             _ if !lif.vteps.is_empty() => errors.push(ConfigError::UselessVteps(name())),
             _ => {}
         }
     }
 
-    fn vxlan(&self, lif: &Lif, vni: u32, errors: &mut Vec<ConfigError>) {
+    fn check_vxlan(&self, lif: &Lif, vni: u32, errors: &mut Vec<ConfigError>) {
         let name = || lif.name.clone();
         if !(1..=0xff_ffff).contains(&vni) {
             errors.push(ConfigError::LifVni(name(), vni));

@@ -165,6 +165,17 @@ impl Context<'_> {
     }
 }
 
+/// Watches a burst pass the stages, to measure them. `()` watches nothing and costs nothing.
+pub trait Probe {
+    /// The burst has passed this stage.
+    fn passed(&mut self, stage: &'static str);
+}
+
+impl Probe for () {
+    #[inline]
+    fn passed(&mut self, _stage: &'static str) {}
+}
+
 /// One worker's run through the stages. Times are nanoseconds since an origin common to all workers.
 pub struct Worker<P> {
     shared: Arc<Pipeline>,
@@ -180,7 +191,21 @@ pub struct Worker<P> {
 impl<P: Packet> Worker<P> {
     /// Takes a burst received on `port` all the way; `packets` is empty afterwards, every packet sent, trapped or dropped
     /// under a reason.
+    #[inline]
     pub fn process(&mut self, port: PortIndex, packets: &mut Burst<P>, now: u64, io: &mut impl Io<P>) {
+        self.process_watched(port, packets, now, io, &mut ());
+    }
+
+    /// [`Self::process`] under the eyes of `probe`.
+    #[inline]
+    pub fn process_watched(
+        &mut self,
+        port: PortIndex,
+        packets: &mut Burst<P>,
+        now: u64,
+        io: &mut impl Io<P>,
+        probe: &mut impl Probe,
+    ) {
         let Self { shared, index, reader, metas, keys, outbox, due, .. } = self;
         let Some(counters) = shared.workers.get(*index) else { return packets.clear() };
         let cx = &Context {
@@ -194,17 +219,28 @@ impl<P: Packet> Worker<P> {
             *meta = Meta::default();
         }
         ingress::run(cx, port, packets, metas);
+        probe.passed("ingress");
         decap::run(cx, packets, metas);
+        probe.passed("decap");
         from_kernel::run(cx, packets, metas);
+        probe.passed("from_kernel");
         local::run(cx, port, packets, metas);
+        probe.passed("local");
         classify::run(packets, metas, keys);
+        probe.passed("classify");
         let out = &mut Out { outbox, io, due };
         lookup::run(cx, &reader.enter(), packets, metas, keys, out);
+        probe.passed("lookup");
         trap::run(cx, packets, metas, out.due);
+        probe.passed("trap");
         encap::run(cx, packets, metas, out);
+        probe.passed("encap");
         egress::run(cx, packets, metas, out);
+        probe.passed("egress");
         solicit::run(cx, out);
+        probe.passed("solicit");
         out.flush(cx);
+        probe.passed("flush");
     }
 
     /// What is due by time (ARP and ND of the gateway's own, ageing): bounded work, to be called every millisecond or so,
