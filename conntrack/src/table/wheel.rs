@@ -4,6 +4,7 @@
 //! Packets do not touch the wheel: when a session's time comes, whoever drives the wheel looks at when it was last used,
 //! and puts it back if that was since. Lists are doubly linked through the records; empty ones are skipped by bitmaps.
 
+use super::memory::prefetch;
 use super::record::{NIL, Record};
 use crate::sync::Ordering::Relaxed;
 
@@ -52,6 +53,16 @@ impl Wheel {
         }
         *head = slot;
         self.mark(list, true);
+    }
+
+    /// Asks for what [`Self::cancel`] will touch.
+    pub fn prefetch_neighbours(&self, records: &[Record], slot: u32) {
+        let Some(record) = records.get(slot as usize) else { return };
+        for neighbour in [record.next.load(Relaxed), record.prev.load(Relaxed)] {
+            if let Some(neighbour) = records.get(neighbour as usize) {
+                prefetch(neighbour);
+            }
+        }
     }
 
     /// Takes `slot` out of its list.

@@ -2,6 +2,7 @@
 
 use super::entry::Entry;
 use super::index::Search;
+use super::memory::prefetch;
 use super::record::{CARRIED, COLLECTOR_V4, NIL, Phase, Record, State, V6};
 use super::wheel::Wheel;
 use super::{Family, InsertError, SessionTable};
@@ -191,6 +192,13 @@ impl SessionTable {
         let id_hash = self.hasher.hash_1(spec.id.0);
         let [forward, reverse] = flows.each_ref().map(|half| E::hash(&self.hasher, &half.key));
         self.prefetch_flows(family, flows);
+        if let (Some(record), Some((first, second))) =
+            (self.records.get(writer.free as usize), family.pair(writer.free))
+        {
+            prefetch(record);
+            prefetch(first);
+            prefetch(second);
+        }
         if let Some(slot) = self.find_id(spec.id, id_hash)
             && !self.retire_if_over(writer, slot, now)
         {
@@ -305,6 +313,7 @@ impl SessionTable {
         if record.state().phase() != Phase::Live {
             return;
         }
+        writer.wheel.prefetch_neighbours(&self.records, slot);
         if record.state().has(V6) {
             self.unlink(writer, &self.v6, slot);
         } else {
@@ -319,8 +328,10 @@ impl SessionTable {
 
     fn unlink<E: Entry>(&self, writer: &mut Writer, family: &Family<E>, slot: u32) {
         let Some((first, second)) = family.pair(slot) else { return };
-        for (entry, number) in [(first, slot * 2), (second, slot * 2 + 1)] {
-            family.index.remove(&mut writer.search, E::hash(&self.hasher, &entry.key()), number);
+        let hashes = [first, second].map(|entry| E::hash(&self.hasher, &entry.key()));
+        hashes.iter().for_each(|&hash| family.index.prefetch(family.index.first(hash)));
+        for ((entry, hash), number) in [first, second].into_iter().zip(hashes).zip([slot * 2, slot * 2 + 1]) {
+            family.index.remove(&mut writer.search, hash, number);
             entry.hot().set_flags(RewriteFlags::DEAD);
         }
     }
