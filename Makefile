@@ -33,6 +33,7 @@ test: unit e2e ## Everything: unit, property, golden and end-to-end tests (root 
 
 unit: setup
 	$(CARGO) test --locked --workspace --exclude netns-lab
+	$(CARGO) test --locked -p conntrack --features shuttle --lib --test shuttle
 
 e2e: release
 	$(CARGO) test --locked -p netns-lab --no-run
