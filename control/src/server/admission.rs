@@ -1,13 +1,14 @@
 //! What the services share: sessions come in by streams, and go out with their final counters.
 
 use super::{Handles, Limits};
-use crate::session_manager::Context;
-use conntrack::{CloseCode, Closed, SessionId, SessionInfo};
+use crate::session_manager::{Context, SpecError};
+use conntrack::{CloseCode, Closed, InsertError, SessionId, SessionInfo, SessionSpec};
 use hashbrown::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 /// How long a removal waits for the housekeeper's report, which comes within milliseconds.
 const REPORT: Duration = Duration::from_secs(1);
@@ -18,6 +19,19 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) stop: CancellationToken,
     pub(super) add_streams: Semaphore,
+    /// Sessions refused before the table saw them.
+    pub(super) refused: AtomicU64,
+}
+
+/// Why a session was not installed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    /// The request is wrong in itself.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The table does not take it.
+    #[error(transparent)]
+    Table(#[from] InsertError),
 }
 
 impl Shared {
@@ -28,17 +42,21 @@ impl Shared {
         })
     }
 
-    /// The next message of a stream of new sessions; None at its end.
-    pub(super) async fn next<T>(&self, stream: &mut Streaming<T>) -> Result<Option<T>, Status> {
-        tokio::select! {
-            biased;
-            next = tokio::time::timeout(self.limits.stream_idle, stream.message()) => next.unwrap_or_else(|_| {
-                let seconds = self.limits.stream_idle.as_secs_f32();
-                Err(Status::deadline_exceeded(format!(
-                    "no session for {seconds} s: end the stream to get its answer, and open another when there is more"
-                )))
-            }),
-            () = self.stop.cancelled() => Err(Status::unavailable("the gateway shuts down")),
+    /// Installs sessions; what became of each, in order, is appended to `outcomes`.
+    pub(super) fn install(
+        &self,
+        requested: impl Iterator<Item = Result<SessionSpec, SpecError>>,
+        outcomes: &mut Vec<Result<(), Refusal>>,
+    ) {
+        let from = outcomes.len();
+        let mut specs = Vec::with_capacity(requested.size_hint().0);
+        outcomes.extend(requested.map(|spec| spec.map(|spec| specs.push(spec)).map_err(Refusal::from)));
+        let mut results = Vec::with_capacity(specs.len());
+        self.handles.table.insert_batch(&specs, self.handles.clock.now(), &mut results);
+        self.refused.fetch_add((outcomes.len() - from - specs.len()) as u64, Ordering::Relaxed);
+        let valid = outcomes[from..].iter_mut().filter(|outcome| outcome.is_ok());
+        for (outcome, result) in valid.zip(results) {
+            *outcome = result.map_err(Refusal::from);
         }
     }
 

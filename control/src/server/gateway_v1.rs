@@ -1,18 +1,20 @@
 //! The service `gateway.v1.Gateway`.
 
-use super::admission::Shared;
+use super::admission::{Refusal, Shared};
+use super::incoming::Incoming;
 use super::paging;
 use crate::session_manager::gateway_v1 as convert;
 use crate::stats;
 use conntrack::{Closed, SessionId};
 use proto::gateway::v1::gateway_server::Gateway;
 use proto::gateway::v1::{
-    AddError, AddSessionsRequest, AddSessionsResponse, AddStatus, ClosedEvent, Counter,
-    DeleteSessionsRequest, DeleteSessionsResponse, FlushSessionsRequest, FlushSessionsResponse,
-    GetSessionRequest, GetStatsRequest, ListLifsRequest, ListLifsResponse, ListSessionsRequest,
-    ListSessionsResponse, Session, SessionInfo, Stats, WatchClosedRequest, closed_event::Event,
+    AddError, AddSessionsRequest, AddSessionsResponse, ClosedEvent, Counter, DeleteSessionsRequest,
+    DeleteSessionsResponse, FlushSessionsRequest, FlushSessionsResponse, GetSessionRequest, GetStatsRequest,
+    ListLifsRequest, ListLifsResponse, ListSessionsRequest, ListSessionsResponse, SessionInfo, Stats,
+    WatchClosedRequest, closed_event::Event,
 };
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -28,22 +30,19 @@ const MAX_DELETE: usize = 10_000;
 /// Most failures an answer names (gateway_v1.proto).
 const MAX_ERRORS: usize = 10_000;
 /// Sessions handled between two pauses.
-const CHUNK: u64 = 512;
+const CHUNK: usize = 512;
 /// Records on their way to a listener, beside the log's buffer.
 const WATCH_BUFFER: usize = 64;
 
 pub(super) struct Service(pub(super) Arc<Shared>);
 
-impl Service {
-    fn add(&self, session: &Session) -> Result<(), (AddStatus, String)> {
-        let handles = &self.0.handles;
-        let spec = convert::spec(session, &self.0.context)
-            .map_err(|error| (convert::spec_status(&error), error.to_string()))?;
-        handles
-            .table
-            .insert(&spec, handles.clock.now())
-            .map_err(|error| (convert::insert_status(&error), error.to_string()))
-    }
+/// How a refusal reads.
+fn add_error(session_id: u64, index: u64, refusal: &Refusal) -> AddError {
+    let status = match refusal {
+        Refusal::Spec(error) => convert::spec_status(error),
+        Refusal::Table(error) => convert::insert_status(error),
+    };
+    AddError { session_id, index, status: status.into(), message: refusal.to_string() }
 }
 
 #[tonic::async_trait]
@@ -53,30 +52,28 @@ impl Gateway for Service {
         request: Request<Streaming<AddSessionsRequest>>,
     ) -> Result<Response<AddSessionsResponse>, Status> {
         let _slot = self.0.add_stream()?;
-        let mut stream = request.into_inner();
+        let mut incoming = Incoming::new(&self.0, request.into_inner());
         let mut response = AddSessionsResponse::default();
         let mut index = 0_u64;
-        while let Some(batch) = self.0.next(&mut stream).await? {
-            for session in &batch.sessions {
-                match self.add(session) {
-                    Ok(()) => response.accepted += 1,
-                    Err((status, message)) => {
-                        response.failed += 1;
-                        if response.errors.len() < MAX_ERRORS {
-                            let session_id = session.session_id;
-                            response.errors.push(AddError {
-                                session_id,
-                                index,
-                                status: status.into(),
-                                message,
-                            });
+        let (mut requests, mut outcomes) = (Vec::new(), Vec::new());
+        while incoming.next(1, &mut requests).await? {
+            let batch: Vec<_> = requests.drain(..).flat_map(|request| request.sessions).collect();
+            for sessions in batch.chunks(CHUNK) {
+                outcomes.clear();
+                self.0.install(sessions.iter().map(|s| convert::spec(s, &self.0.context)), &mut outcomes);
+                for (session, outcome) in sessions.iter().zip(&outcomes) {
+                    match outcome {
+                        Ok(()) => response.accepted += 1,
+                        Err(refusal) => {
+                            response.failed += 1;
+                            if response.errors.len() < MAX_ERRORS {
+                                response.errors.push(add_error(session.session_id, index, refusal));
+                            }
                         }
                     }
+                    index += 1;
                 }
-                index += 1;
-                if index.is_multiple_of(CHUNK) {
-                    tokio::task::yield_now().await;
-                }
+                tokio::task::yield_now().await;
             }
         }
         Ok(Response::new(response))
@@ -149,6 +146,9 @@ impl Gateway for Service {
     async fn get_stats(&self, _request: Request<GetStatsRequest>) -> Result<Response<Stats>, Status> {
         let handles = &self.0.handles;
         let mut stats = stats::stats(&handles.config, &(handles.snapshot)(), &handles.table.stats());
+        if let Some(sessions) = &mut stats.sessions {
+            sessions.rejected += self.0.refused.load(Ordering::Relaxed);
+        }
         let waiting = handles.closed.len() as u64;
         stats.other.push(Counter { name: "closed_waiting".to_owned(), value: waiting });
         stats.other.push(Counter { name: "closed_dropped".to_owned(), value: handles.closed.dropped() });

@@ -3,6 +3,7 @@
 mod admission;
 mod connection;
 mod gateway_v1;
+mod incoming;
 mod listen;
 mod openoffload_v2;
 mod paging;
@@ -22,6 +23,7 @@ use proto::openoffload::v2::session_table_server::SessionTableServer;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -241,6 +243,7 @@ async fn serve(
         limits,
         stop: stop.clone(),
         add_streams: Semaphore::new(limits.add_streams),
+        refused: AtomicU64::new(0),
         handles,
     });
     let session_table = SessionTableServer::new(openoffload_v2::Service(shared.clone()))

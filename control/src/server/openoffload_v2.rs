@@ -1,7 +1,8 @@
 //! The service `openoffload.v2.SessionTable`.
 
-use super::admission::Shared;
+use super::admission::{Refusal, Shared};
 use super::connection::Peer;
+use super::incoming::Incoming;
 use super::paging;
 use crate::Clock;
 use crate::session_manager::{Drain, openoffload_v2 as convert};
@@ -24,29 +25,11 @@ use tonic::{Request, Response, Status, Streaming};
 /// Most sessions in an answer: under 4 MiB at 93 bytes each, the longest.
 const MAX_LIST: u32 = 32_768;
 /// Sessions handled between two pauses.
-const CHUNK: u64 = 512;
+const CHUNK: usize = 256;
 
 pub(super) struct Service(pub(super) Arc<Shared>);
 
 impl Service {
-    fn add(&self, request: &SessionRequest) -> AddSessionStatus {
-        let handles = &self.0.handles;
-        let spec = match convert::spec(request, &self.0.context) {
-            Ok(spec) => spec,
-            Err(error) => {
-                tracing::debug!(session = request.session_id, %error, "session rejected");
-                return AddSessionStatus::SessionRejected;
-            }
-        };
-        match handles.table.insert(&spec, handles.clock.now()) {
-            Ok(()) => AddSessionStatus::SessionAccepted,
-            Err(error) => {
-                tracing::debug!(session = request.session_id, %error, "session rejected");
-                convert::add_status(&error)
-            }
-        }
-    }
-
     /// Where a page starts; 0 also if it lies behind the end, which only page 1 does not mean.
     async fn page(&self, peer: Option<&Peer>, size: u32, number: u32) -> u64 {
         if let Some(cursor) = peer.and_then(|peer| peer.pages().find(size, number)) {
@@ -64,32 +47,28 @@ impl SessionTable for Service {
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<AddSessionResponse>, Status> {
         let _slot = self.0.add_stream()?;
-        let mut stream = request.into_inner();
-        let mut response = AddSessionResponse {
-            start_time: Some(self.0.handles.clock.proto(self.0.handles.clock.now())),
-            ..Default::default()
-        };
+        let mut incoming = Incoming::new(&self.0, request.into_inner());
+        let clock = &self.0.handles.clock;
+        let mut response =
+            AddSessionResponse { start_time: Some(clock.proto(clock.now())), ..Default::default() };
         let mut position = 0_u64;
-        while let Some(request) = self.0.next(&mut stream).await? {
-            let status = self.add(&request);
-            if status != AddSessionStatus::SessionAccepted {
-                if response.request_status() == AddSessionStatus::SessionAccepted {
-                    response.set_request_status(status);
+        let (mut requests, mut outcomes) = (Vec::new(), Vec::new());
+        while incoming.next(CHUNK, &mut requests).await? {
+            self.0.install(requests.iter().map(|r| convert::spec(r, &self.0.context)), &mut outcomes);
+            for (request, outcome) in requests.drain(..).zip(outcomes.drain(..)) {
+                if let Err(refusal) = outcome {
+                    tracing::debug!(session = request.session_id, %refusal, "session rejected");
+                    failed(
+                        &mut response,
+                        position,
+                        request.session_id,
+                        &refusal,
+                        self.0.limits.response_errors,
+                    );
                 }
-                if position < 64 {
-                    response.error_status |= 1 << position;
-                }
-                if response.response_error.len() < self.0.limits.response_errors {
-                    let error_status = status.into();
-                    response
-                        .response_error
-                        .push(SessionResponseError { session_id: request.session_id, error_status });
-                }
+                position += 1;
             }
-            position += 1;
-            if position.is_multiple_of(CHUNK) {
-                tokio::task::yield_now().await;
-            }
+            tokio::task::yield_now().await;
         }
         Ok(Response::new(response))
     }
@@ -167,12 +146,29 @@ impl SessionTable for Service {
     }
 }
 
+/// Notes in `response` that the session at `position` of the stream was refused; at most `most` are named.
+fn failed(response: &mut AddSessionResponse, position: u64, session_id: u64, refusal: &Refusal, most: usize) {
+    let status = match refusal {
+        Refusal::Spec(_) => AddSessionStatus::SessionRejected,
+        Refusal::Table(error) => convert::add_status(error),
+    };
+    if response.request_status() == AddSessionStatus::SessionAccepted {
+        response.set_request_status(status);
+    }
+    if position < 64 {
+        response.error_status |= 1 << position;
+    }
+    if response.response_error.len() < most {
+        response.response_error.push(SessionResponseError { session_id, error_status: status.into() });
+    }
+}
+
 /// Records handed over between two looks at the log.
 const BATCH: usize = 256;
 /// Time in which a reader that breaks off after the last record is still noticed.
 const LINGER: Duration = Duration::from_millis(100);
 /// Records a reader gets per millisecond of its deadline: what a slow one can take.
-const RECORDS_PER_MILLISECOND: u128 = 10;
+const RECORDS_PER_MILLISECOND: u128 = 4;
 
 /// How much to give in one answer. A reader with a deadline gets what it can take by then, and the rest the next time.
 struct Pace {
@@ -274,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_short_deadline_gets_less() {
-        assert_eq!(Pace::new(Some(Duration::from_millis(100))).records, 1000);
+        assert_eq!(Pace::new(Some(Duration::from_millis(100))).records, 400);
         assert_eq!(Pace::new(Some(Duration::ZERO)).records, 1);
         assert_eq!(Pace::new(None).records, usize::MAX);
     }
