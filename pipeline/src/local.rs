@@ -11,8 +11,8 @@ use crate::packet::Packet;
 use crate::tunnel::Tunnel;
 use crate::wire::ethernet::{self, ethertype};
 use crate::wire::{
-    Arp, Ethernet, Icmp, Ipv4, Ipv6, NeighborMessage, Sum, VlanTag, arp, icmp, icmpv6, ipv4, ipv6, protocol,
-    view_at, view_mut,
+    Arp, Ethernet, Icmp, Ipv4, Ipv6, NeighborMessage, NeighborStart, Sum, VlanTag, arp, icmp, icmpv6, ipv4,
+    ipv6, protocol, view_at, view_mut,
 };
 use crate::worker::Context;
 use conntrack::checksum::{ChecksumDelta, checksum};
@@ -190,7 +190,8 @@ fn icmp_v6(cx: &Context<'_>, tunnel: &Tunnel, head: &mut [u8], l2: usize) -> Res
     }
 }
 
-/// RFC 4861 sections 7.1 and 7.2. Messages of other shapes than one option are too rare between VTEPs to be served.
+/// RFC 4861 sections 7.1 and 7.2. Only the first option is looked at; a solicitation without the asker's address, as in
+/// duplicate address detection, is not served.
 fn neighbor_message(
     cx: &Context<'_>,
     tunnel: &Tunnel,
@@ -203,33 +204,38 @@ fn neighbor_message(
     if ip.hop_limit != 255 || len < icmpv6::NEIGHBOR_LEN {
         return Err(DropReason::Malformed);
     }
-    let local = tunnel.local().v6();
-    let with_option = len >= size_of::<NeighborMessage>();
-    let Some(message) = view_mut::<NeighborMessage>(head, at).filter(|_| with_option) else {
-        // Duplicate address detection and solicitations without the asker's address.
-        return Err(DropReason::NotVxlan);
-    };
-    if message.kind == icmpv6::NEIGHBOR_ADVERTISEMENT {
-        if message.option == icmpv6::TARGET_LINK_LAYER {
-            let confirmed = message.flags.get() & icmpv6::SOLICITED != 0;
-            let target = Address::from(IpAddr::from(message.target));
-            note(cx, tunnel.link, target, message.mac, confirmed, false);
-        }
+    let start = view_at::<NeighborStart>(head, at).ok_or(DropReason::Malformed)?;
+    let (kind, flags, target) = (start.kind, start.flags.get(), start.target);
+    let option = view_at::<NeighborMessage>(head, at)
+        .filter(|message| len >= size_of::<NeighborMessage>() && message.option_len == 1)
+        .map(|message| (message.option, message.mac));
+    let from = view_at::<Ethernet>(head, 0).map(|ethernet| ethernet.source).ok_or(DropReason::Malformed)?;
+    if kind == icmpv6::NEIGHBOR_ADVERTISEMENT {
+        // In answer to a unicast solicitation the option may be absent (section 4.4).
+        let mac = match option {
+            Some((icmpv6::TARGET_LINK_LAYER, mac)) => mac,
+            _ => from,
+        };
+        let confirmed = flags & icmpv6::SOLICITED != 0;
+        note(cx, tunnel.link, IpAddr::from(target).into(), mac, confirmed, false);
         return Ok(Outcome::Consumed);
     }
-    if message.target != local {
+    let local = tunnel.local().v6();
+    if target != local {
         return Err(DropReason::NotForUs);
     }
-    let unspecified = ip.source == [0; 16];
-    if message.option != icmpv6::SOURCE_LINK_LAYER || unspecified || len != size_of::<NeighborMessage>() {
+    let Some((icmpv6::SOURCE_LINK_LAYER, asker)) = option.filter(|_| ip.source != [0; 16]) else {
         return Err(DropReason::NotVxlan);
-    }
-    let asker = message.mac;
+    };
     note(cx, tunnel.link, IpAddr::from(ip.source).into(), asker, false, true);
-    *message = advertisement(tunnel.mac, local, ip.source);
+    if let Some(message) = view_mut::<NeighborMessage>(head, at) {
+        *message = advertisement(tunnel.mac, local, ip.source);
+    }
     if let Some(header) = view_mut::<Ipv6>(head, l2) {
         (header.source, header.destination) = (local, ip.source);
         header.hop_limit = 255;
+        // Further options of the question stay behind as padding.
+        header.payload_len = U16::new(size_of::<NeighborMessage>() as u16);
     }
     address_back(head, tunnel, asker);
     Ok(Outcome::Answer)

@@ -235,6 +235,17 @@ fn an_ipv6_underlay() {
     wrong[70] ^= 1;
     gateway.receive(UPLINK, &wrong);
     assert_eq!(gateway.drops("bad_checksum"), 1);
+    // Without the option, as Linux answers a unicast question.
+    let mut bare = Vec::new();
+    let kind = etherparse::Icmpv6Type::Unknown { type_u8: 136, code_u8: 0, bytes5to8: [0x40, 0, 0, 0] };
+    etherparse::PacketBuilder::ethernet2(VTEP2_MAC, UPLINK_MAC)
+        .ipv6(VTEP6.octets(), LOCAL6.octets(), 255)
+        .icmpv6(kind)
+        .write(&mut bare, &VTEP6.octets())
+        .unwrap();
+    gateway.receive(UPLINK, &vlan(2, &bare));
+    let out = untag(2, &gateway.forward(KERNEL, &to_server(), UPLINK));
+    assert_eq!(out[0..6], VTEP2_MAC);
     let far = nd(135, (VTEP_MAC, [0x33, 0x33, 0xff, 0, 0, 1]), (VTEP6, group), 0, VTEP6);
     gateway.receive(UPLINK, &vlan(2, &far));
     assert_eq!(gateway.drops("not_for_us"), 1);

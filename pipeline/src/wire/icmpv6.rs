@@ -37,6 +37,22 @@ pub const SOLICITED: u32 = 1 << 30;
 /// Advertisement: replace what is cached.
 pub const OVERRIDE: u32 = 1 << 29;
 
+/// A neighbor solicitation or advertisement without options.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct NeighborStart {
+    /// [`NEIGHBOR_SOLICITATION`] or [`NEIGHBOR_ADVERTISEMENT`].
+    pub kind: u8,
+    /// 0.
+    pub code: u8,
+    /// Over the pseudo header and the message.
+    pub checksum: U16,
+    /// Of an advertisement.
+    pub flags: U32,
+    /// The address asked about.
+    pub target: [u8; 16],
+}
+
 /// A neighbor solicitation or advertisement with one link-layer address option.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -60,7 +76,7 @@ pub struct NeighborMessage {
 }
 
 /// Length of a message without options.
-pub const NEIGHBOR_LEN: usize = 24;
+pub const NEIGHBOR_LEN: usize = size_of::<NeighborStart>();
 
 /// The multicast address that everybody with `target` listens on (RFC 4291 section 2.7.1).
 pub fn solicited_node(target: [u8; 16]) -> [u8; 16] {

@@ -15,7 +15,7 @@ pub mod sum;
 pub use arp::Arp;
 pub use ethernet::{Ethernet, VlanTag};
 pub use icmp::Icmp;
-pub use icmpv6::{Icmpv6, NeighborMessage};
+pub use icmpv6::{Icmpv6, NeighborMessage, NeighborStart};
 pub use ipv4::Ipv4;
 pub use ipv6::Ipv6;
 pub use sum::Sum;
