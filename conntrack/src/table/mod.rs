@@ -28,6 +28,8 @@ mod reader;
 mod writer;
 mod maintain;
 mod query;
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests;
 
 pub use reader::{Burst, FlowV4, FlowV6, Reader};
 
