@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, net};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -80,7 +80,8 @@ impl Listener {
     }
 
     /// Accepts until the gate says stop. Handshakes run beside, each in its own task.
-    pub(super) async fn accept(self, gate: Gate, tls: Option<TlsAcceptor>) {
+    /// `tls` may change while it runs.
+    pub(super) async fn accept(self, gate: Gate, tls: watch::Receiver<Option<TlsAcceptor>>) {
         let stop = gate.stop.clone();
         loop {
             let accepted = tokio::select! {
@@ -99,9 +100,10 @@ impl Listener {
                 tracing::warn!(endpoint = %self.endpoint, "connection refused: too many are open");
                 continue;
             };
-            match (transport, &tls) {
+            let tls = tls.borrow().clone();
+            match (transport, tls) {
                 (Transport::Tcp(stream), Some(tls)) => {
-                    tokio::spawn(handshake(stream, tls.clone(), slot, gate.clone()));
+                    tokio::spawn(handshake(stream, tls, slot, gate.clone()));
                 }
                 (transport, _) => gate.enter(transport, slot).await,
             }

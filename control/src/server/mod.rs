@@ -25,8 +25,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -157,6 +158,7 @@ pub struct Server {
     stop: CancellationToken,
     kill: CancellationToken,
     grace: Duration,
+    tls: watch::Sender<Option<TlsAcceptor>>,
     serve: JoinHandle<()>,
     _sockets: Vec<SocketFile>,
 }
@@ -191,16 +193,26 @@ impl Server {
             kill: kill.clone(),
         };
         let endpoints: Vec<_> = listeners.iter().map(|l| l.endpoint().clone()).collect();
+        let (tls, current_tls) = watch::channel(acceptor);
         for listener in listeners {
-            tokio::spawn(listener.accept(gate.clone(), acceptor.clone()));
+            tokio::spawn(listener.accept(gate.clone(), current_tls.clone()));
         }
         let serve = tokio::spawn(serve(incoming, handles, limits, stop.clone()));
-        Ok(Self { endpoints, stop, kill, grace: limits.shutdown, serve, _sockets: sockets })
+        Ok(Self { endpoints, stop, kill, grace: limits.shutdown, tls, serve, _sockets: sockets })
     }
 
     /// Where it listens, ports chosen by the system filled in.
     pub fn endpoints(&self) -> &[Endpoint] {
         &self.endpoints
+    }
+
+    /// Reads the TLS files again, for connections to come. A server without TLS stays without. On an error all stays as it
+    /// was.
+    pub fn reload_tls(&self, files: &TlsFiles) -> Result<(), ServerError> {
+        if self.tls.borrow().is_some() {
+            self.tls.send_replace(Some(tls::acceptor(files)?));
+        }
+        Ok(())
     }
 
     /// Takes no more connections, ends streams, lets calls end (for [`Limits::shutdown`]), and removes its sockets.
