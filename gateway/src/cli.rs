@@ -1,5 +1,11 @@
 //! The command line.
 
+mod agent;
+mod client;
+mod log;
+mod replay;
+mod run;
+
 use crate::config::{Config, LoadError};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
@@ -10,7 +16,9 @@ pub fn main() -> ExitCode {
     let code = match Cli::parse().command.execute() {
         Ok(()) => Code::Ok,
         Err(failure) => {
-            eprintln!("{}", failure.message);
+            if !failure.message.is_empty() {
+                eprintln!("{}", failure.message);
+            }
             failure.code
         }
     };
@@ -22,6 +30,8 @@ pub fn main() -> ExitCode {
 pub(crate) enum Code {
     Ok = 0,
     Failed = 1,
+    /// As clap has it.
+    Usage = 2,
     /// As EX_USAGE of sysexits.h.
     Config = 64,
 }
@@ -60,9 +70,38 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the gateway until SIGTERM or SIGINT; SIGHUP reloads
+    Run {
+        /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Further arguments for DPDK's EAL
+        #[arg(last = true, value_name = "EAL ARGS")]
+        eal: Vec<String>,
+    },
     /// Parse and validate a configuration; open nothing
     Check {
         /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Run captures through the same pipeline
+    Replay(replay::Args),
+    /// Counters of a running gateway
+    Stats {
+        #[command(flatten)]
+        connection: client::Connection,
+    },
+    /// Sessions of a running gateway
+    Sessions {
+        #[command(flatten)]
+        connection: client::Connection,
+        #[command(subcommand)]
+        command: client::Sessions,
+    },
+    /// The offload agent, beside a Linux network function
+    Agent {
+        /// Its configuration
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
@@ -71,7 +110,12 @@ enum Command {
 impl Command {
     fn execute(self) -> Result<(), Failure> {
         match self {
+            Self::Run { config, eal } => run::run(&config, &eal),
             Self::Check { config } => check(&config),
+            Self::Replay(args) => replay::run(&args),
+            Self::Stats { connection } => client::stats(&connection),
+            Self::Sessions { connection, command } => client::sessions(&connection, &command),
+            Self::Agent { config } => agent::run(&config),
         }
     }
 }

@@ -7,9 +7,11 @@ mod sections;
 mod tls;
 mod value;
 
-pub use value::{Listen, format_mac, parse_mac};
+pub(crate) use value::is_pci;
+pub use value::{format_mac, parse_mac};
 
 use conntrack::table::Timeouts;
+use control::Endpoint;
 use document::{Problems, Section};
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
@@ -75,7 +77,7 @@ pub struct Sessions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Control {
     /// Where the services listen.
-    pub listen: Vec<Listen>,
+    pub listen: Vec<Endpoint>,
     /// TLS of the TCP listeners.
     pub tls: Option<Tls>,
     /// TCP without TLS.

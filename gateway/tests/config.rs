@@ -1,7 +1,8 @@
 //! Every rule of the configuration: what is reported, and on which line.
 #![forbid(unsafe_code)]
 
-use gateway::config::{Config, Listen, LoadError};
+use control::Endpoint;
+use gateway::config::{Config, LoadError};
 use pipeline::config::{Encapsulation, TrapLimits};
 use std::path::Path;
 
@@ -44,7 +45,7 @@ fn the_documented_configuration_is_good() {
     let limits = TrapLimits { arp_nd: 1000, new: 100_000, tcp_control: 100_000, exception: 1000 };
     assert_eq!(config.pipeline.trap.limits, limits);
     assert_eq!((config.sessions.capacity, config.sessions.timeouts.tcp), (1_000_000, 7440));
-    assert_eq!(config.control.listen[1], Listen::Unix("/run/openoffload-gateway.sock".into()));
+    assert_eq!(config.control.listen[1], Endpoint::Unix("/run/openoffload-gateway.sock".into()));
     assert_eq!(config.control.tls.unwrap().cert, Path::new("/etc/gw/server.crt"));
 }
 
@@ -65,7 +66,7 @@ fn defaults() {
     assert_eq!(config.sessions, full.sessions);
     assert_eq!(config.pipeline.trap.limits, full.pipeline.trap.limits);
     assert_eq!(config.pipeline.trap.udp_port, 4789);
-    assert_eq!(config.control.listen, [Listen::Unix("/run/openoffload-gateway.sock".into())]);
+    assert_eq!(config.control.listen, [Endpoint::Unix("/run/openoffload-gateway.sock".into())]);
     assert!(config.control.tls.is_none() && !config.control.plaintext);
 }
 
@@ -282,6 +283,68 @@ fn rules_between_values() {
         "mtu = 1500",
         "vteps = [\"192.0.2.9\"]",
         &[r#"28: [[lif]] "red": vteps is for VXLAN LIFs: leave it out, or write vni = N"#],
+    );
+}
+
+#[test]
+fn pipeline_rules() {
+    let red_again =
+        "[[lif]]\nid = 1\nname = \"red\"\nport = \"uplink\"\nvlan = 100\ntrap_vni = 10100\n[trap]";
+    reports(
+        "[trap]",
+        red_again,
+        &[
+            "37: lif \"red\": id 1 belongs to another lif: give one of them another id",
+            "38: lif \"red\" is there twice: give one of them another name",
+            "40: lif \"red\": vlan 100 is taken by lif \"red\": use another tag or port",
+            "41: lif \"red\": trap_vni 10100 belongs to another lif: give one of them another",
+        ],
+    );
+    reports(
+        "vlan = 100",
+        "vlan = 2",
+        &["26: lif \"red\": vlan 2 is taken by the underlay: use another tag or port"],
+    );
+    reports(
+        "vteps = [\"192.0.2.9\"]",
+        "vteps = [\n\"2001:db8::9\",\n\"192.0.2.1\"]",
+        &[
+            "35: lif \"blue\": vtep 2001:db8::9 is of another family than the underlay's local_ip: use one of the same",
+            "36: lif \"blue\": vtep 192.0.2.1 is the gateway itself or no unicast address: remove it",
+        ],
+    );
+    reports(
+        "neighbors = [{ ip = \"192.0.2.9\"",
+        "neighbors = [{ ip = \"192.0.2.1\"",
+        &[
+            "20: underlay: neighbor 192.0.2.1 is of another family than local_ip, local_ip itself, or no unicast address: remove it",
+        ],
+    );
+    reports(
+        "kernel_ip = \"169.254.10.2\"",
+        "kernel_ip = \"169.254.10.1\"",
+        &["36: trap: local_ip and kernel_ip are the same: they are two ends of a link"],
+    );
+    let underlay = &GOOD[GOOD.find("[underlay]").unwrap()..GOOD.find("[[lif]]").unwrap()];
+    reports(underlay, "", &["26: lif \"blue\" is a VXLAN and there is no underlay: configure one"]);
+}
+
+#[test]
+fn what_only_follows_from_another_problem_is_not_reported() {
+    reports(
+        "[trap]\nport = \"kernel\"",
+        "[trap]\nport = \"kernal\"",
+        &["37: [trap]: port = \"kernal\" is wrong: write \"uplink\" or \"kernel\""],
+    );
+    reports(
+        "[underlay]\nport = \"uplink\"",
+        "[underlay]\nport = \"up\"",
+        &["16: [underlay]: port = \"up\" is wrong: write \"uplink\" or \"kernel\""],
+    );
+    reports(
+        "local_ip = \"192.0.2.1\"",
+        "local_ip = \"192.0.2\"",
+        &["18: [underlay]: local_ip = \"192.0.2\" is wrong: write \"IP\", the gateway's VTEP address"],
     );
 }
 

@@ -59,6 +59,11 @@ impl Problems {
         }
     }
 
+    /// Whether nothing is wrong so far.
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.borrow().is_empty()
+    }
+
     /// All problems in the order of the file.
     pub(super) fn into_list(self) -> Vec<Problem> {
         let mut list = self.list.into_inner();

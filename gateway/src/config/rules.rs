@@ -1,8 +1,10 @@
 //! Rules that look at more than one value.
 
+use super::Config;
 use super::document::{Problems, Section};
-use super::sections::Lines;
-use super::{Config, Listen};
+use super::sections::{LifLines, Lines, NO_PORT};
+use control::Endpoint;
+use pipeline::ConfigError;
 use std::collections::HashMap;
 use std::hash::Hash;
 
@@ -11,6 +13,7 @@ pub(super) fn check(config: &Config, root: &Section<'_>, lines: &Lines, problems
     eal(config, lines, problems);
     ports(config, lines, problems);
     control(config, root, lines, problems);
+    pipeline(config, root, lines, problems);
 }
 
 fn eal(config: &Config, lines: &Lines, problems: &Problems) {
@@ -60,13 +63,70 @@ fn control(config: &Config, root: &Section<'_>, lines: &Lines, problems: &Proble
     // Without a [control] section only the unix socket is there.
     let bare = root.has("control") && control.tls.is_none() && !control.plaintext;
     for (address, line) in control.listen.iter().zip(&lines.listen).filter(|_| bare) {
-        if let Listen::Tcp(address) = address {
+        if let Endpoint::Tcp(address) = address {
             let message = format!(
                 "[control]: {address} would serve TCP without TLS: write tls = {{ cert = \"…\", key = \"…\" }}, \
                  or plaintext = true if that is what you want"
             );
             problems.rule(*line, message);
         }
+    }
+}
+
+/// What the pipeline itself asks for, at the lines it is about.
+fn pipeline(config: &Config, root: &Section<'_>, lines: &Lines, problems: &Problems) {
+    let errors = config.pipeline.validate().err().unwrap_or_default();
+    for error in &errors {
+        if let Some(line) = line_of(error, config, root, lines) {
+            problems.rule(line, error.to_string());
+        }
+    }
+    // The others come from values that were noted where they stand; if none was, they still must not pass.
+    if problems.is_empty() {
+        errors.iter().for_each(|error| problems.rule(1, error.to_string()));
+    }
+}
+
+/// Where an error stands; None if it only follows from a value that was noted as wrong, or is a rule of this file too.
+fn line_of(error: &ConfigError, config: &Config, root: &Section<'_>, lines: &Lines) -> Option<usize> {
+    use ConfigError as E;
+    let config = &config.pipeline;
+    // Of LIFs that share a name, the later one is meant.
+    let lif = |name: &str, part: fn(&LifLines) -> usize| {
+        let position = config.lifs.iter().rposition(|lif| lif.name == name)?;
+        lines.lifs.get(position).map(part)
+    };
+    let vtep = |name: &str, ip| {
+        let position = config.lifs.iter().rposition(|lif| lif.name == name)?;
+        let at = config.lifs.get(position)?.vteps.iter().rposition(|vtep| vtep == ip)?;
+        lines.lifs.get(position)?.vteps.get(at).copied()
+    };
+    let neighbors = config.underlay.as_ref().map_or(&[][..], |underlay| &underlay.neighbors);
+    let neighbor = |ip| {
+        let position = neighbors.iter().rposition(|neighbor| neighbor.ip == ip)?;
+        lines.neighbors.get(position).copied()
+    };
+    let underlay_address =
+        config.underlay.as_ref().is_some_and(|underlay| !underlay.local_ip.is_unspecified());
+    let underlay_port = config.underlay.as_ref().is_some_and(|underlay| underlay.port != NO_PORT);
+    match error {
+        E::TooManyPorts(_) => lines.ports.last().map(|port| port.name),
+        E::TooManyLifs(_) => lines.lifs.last().map(|lif| lif.name),
+        E::DuplicateLif(name) => lif(name, |lif| lif.name),
+        E::DuplicateLifId(name, _) => lif(name, |lif| lif.id),
+        E::DuplicateTrapVni(name, _) => lif(name, |lif| lif.trap_vni),
+        E::TagTaken(name, ..) | E::DuplicateVni(name, _) => lif(name, |lif| lif.encapsulation),
+        E::LifMtu(name, _) => lif(name, |lif| lif.mtu),
+        E::NoUnderlay(name) if !root.has("underlay") => lif(name, |lif| lif.encapsulation),
+        E::NotOnUnderlay(name) if underlay_port => lif(name, |lif| lif.encapsulation),
+        E::LifOnTrapPort(name) => lif(name, |lif| lif.name),
+        E::VtepFamily(name, ip) if underlay_address => vtep(name, ip),
+        E::VtepAddress(name, ip) | E::DuplicateVtep(name, ip) => vtep(name, ip),
+        E::UnderlayOnTrapPort if underlay_port => Some(lines.underlay),
+        E::NeighborAddress(ip) if underlay_address => neighbor(*ip),
+        E::DuplicateNeighbor(ip) => neighbor(*ip),
+        E::TrapSameAddress if !config.trap.local_ip.is_unspecified() => Some(lines.trap),
+        _ => None,
     }
 }
 

@@ -2,9 +2,10 @@
 //! can be checked as well; nothing made from such a file is ever used.
 
 use super::document::{At, Problems, Section};
-use super::value::{self, Listen};
+use super::value;
 use super::{Config, Control, Eal, Log, Port, Sessions, Tls, rules};
 use conntrack::table::Timeouts;
+use control::Endpoint;
 use pipeline::PortIndex;
 use pipeline::config::{Encapsulation, Lif, StaticNeighbor, Trap, TrapLimits, Underlay};
 use std::net::{IpAddr, Ipv4Addr};
@@ -42,6 +43,9 @@ pub(super) struct LifLines {
 
 const VNI: std::ops::RangeInclusive<i64> = 1..=0xff_ffff;
 const VXLAN_PORT: u16 = 4789;
+
+/// In the place of a port that is missing or unknown.
+pub(super) const NO_PORT: PortIndex = PortIndex(u8::MAX);
 
 /// The whole file.
 pub(super) fn config(root: &Section<'_>, file: &Path, problems: &Problems) -> Option<Config> {
@@ -175,7 +179,7 @@ fn underlay(root: &Section<'_>, names: &[&str], lines: &mut Lines) -> Option<Und
     }
     section.finish();
     Some(Underlay {
-        port: port.unwrap_or_default(),
+        port: port.unwrap_or(NO_PORT),
         vlan: value_or(vlan, 0),
         local_ip: value_or(local_ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         udp_port,
@@ -217,7 +221,7 @@ fn lif(mut section: Section<'_>, names: &[&str], problems: &Problems) -> Option<
         false => section.required("trap_vni", TRAP_VNI, value::integer(VNI)),
     };
     let trap_vni = take(given, &mut at.trap_vni).or(own_vni);
-    let mtu = section.optional("mtu", "bytes from 68 to 65535", value::integer(68..=65535));
+    let mtu = section.optional("mtu", "bytes from 68 to 9216", value::integer(68..=9216));
     let mtu = take(mtu, &mut at.mtu).unwrap_or(1500);
     let vteps = section.list("vteps", "\"IP\" of a VTEP", value::ip).unwrap_or_default();
     at.vteps = vteps.iter().map(|vtep| vtep.line).collect();
@@ -269,7 +273,7 @@ fn encapsulation(section: &Section<'_>, line: &mut usize, problems: &Problems) -
 fn trap(root: &Section<'_>, names: &[&str], lines: &mut Lines, problems: &Problems) -> Trap {
     let defaults = TrapLimits { arp_nd: 1000, new: 100_000, tcp_control: 100_000, exception: 1000 };
     let mut trap = Trap {
-        port: PortIndex(0),
+        port: NO_PORT,
         local_ip: Ipv4Addr::UNSPECIFIED,
         kernel_ip: Ipv4Addr::UNSPECIFIED,
         kernel_mac: None,
@@ -283,7 +287,7 @@ fn trap(root: &Section<'_>, names: &[&str], lines: &mut Lines, problems: &Proble
         return trap;
     };
     lines.trap = section.line;
-    trap.port = port(&section, names).unwrap_or_default();
+    trap.port = port(&section, names).unwrap_or(NO_PORT);
     let local = section.required("local_ip", "\"IPv4\", the gateway's end of the trap link", value::ipv4);
     let kernel = section.required("kernel_ip", "\"IPv4\", the kernel's end of the trap link", value::ipv4);
     trap.local_ip = value_or(local, Ipv4Addr::UNSPECIFIED);
@@ -333,7 +337,7 @@ fn sessions(root: &Section<'_>) -> Sessions {
 }
 
 fn control(root: &Section<'_>, file: &Path, lines: &mut Lines) -> Control {
-    let default = Listen::Unix(crate::DEFAULT_SOCKET.into());
+    let default = Endpoint::Unix(crate::DEFAULT_SOCKET.into());
     let mut control = Control { listen: vec![default], tls: None, plaintext: false };
     let Some(section) = root.table("control", "[control]") else { return control };
     (lines.plaintext, lines.listen) = (section.line, vec![section.line]);

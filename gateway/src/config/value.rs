@@ -1,46 +1,9 @@
 //! What may stand on the right of an equals sign.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use control::Endpoint;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use toml::de::DeValue;
-
-/// Where the control services listen.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Listen {
-    /// `IP:PORT`.
-    Tcp(SocketAddr),
-    /// `unix:/absolute/path`.
-    Unix(PathBuf),
-}
-
-impl std::fmt::Display for Listen {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-impl std::str::FromStr for Listen {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        // sockaddr_un.sun_path, with its terminating 0.
-        const LONGEST_PATH: usize = 107;
-        match text.strip_prefix("unix:") {
-            Some(path) if path.starts_with('/') && path.len() > 1 && path.len() <= LONGEST_PATH => {
-                Ok(Self::Unix(path.into()))
-            }
-            Some(_) => Err(()),
-            None => match text.parse::<SocketAddr>() {
-                Ok(address) if address.port() != 0 => Ok(Self::Tcp(address)),
-                _ => Err(()),
-            },
-        }
-    }
-}
 
 /// Parses six pairs of hexadecimal digits between colons, as `ip link` shows them.
 pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
@@ -122,7 +85,7 @@ pub(super) fn device(value: &DeValue<'_>) -> Option<String> {
 }
 
 /// `[DDDD:]BB:DD.F` in hexadecimal.
-pub(super) fn is_pci(name: &str) -> bool {
+pub(crate) fn is_pci(name: &str) -> bool {
     let hex = |part: &str, len: usize| part.len() == len && part.bytes().all(|c| c.is_ascii_hexdigit());
     let Some((address, function)) = name.rsplit_once('.') else { return false };
     let parts = address.split(':').collect::<Vec<_>>();
@@ -136,8 +99,12 @@ pub(super) fn is_pci(name: &str) -> bool {
 
 pub(super) const LISTEN: &str = "\"IP:PORT\" or \"unix:/absolute/path\"";
 
-pub(super) fn listen(value: &DeValue<'_>) -> Option<Listen> {
-    value.as_str()?.parse().ok()
+/// An endpoint whose place does not depend on where the gateway is started, nor on chance.
+pub(super) fn listen(value: &DeValue<'_>) -> Option<Endpoint> {
+    value.as_str()?.parse::<Endpoint>().ok().filter(|endpoint| match endpoint {
+        Endpoint::Tcp(address) => address.port() != 0,
+        Endpoint::Unix(path) => path.is_absolute() && path.file_name().is_some(),
+    })
 }
 
 #[cfg(test)]
@@ -179,13 +146,15 @@ mod tests {
 
     #[test]
     fn listeners() {
+        let parse =
+            |text: &'static str| listen(&DeValue::String(text.into())).map(|endpoint| endpoint.to_string());
         for text in ["127.0.0.1:3443", "[::1]:3443", "unix:/run/x.sock"] {
-            assert_eq!(text.parse::<Listen>().map(|l| l.to_string()), Ok(text.to_owned()));
+            assert_eq!(parse(text).as_deref(), Some(text));
         }
         for text in
             ["", "3443", "localhost:3443", "127.0.0.1:0", "unix:", "unix:/", "unix:run/x", "127.0.0.1"]
         {
-            assert_eq!(text.parse::<Listen>(), Err(()), "{text}");
+            assert_eq!(parse(text), None, "{text}");
         }
     }
 }

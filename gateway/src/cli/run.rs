@@ -1,0 +1,17 @@
+//! `gateway run`.
+
+use super::{Code, Failure, log};
+use crate::config::{Config, LoadError};
+use std::path::Path;
+
+/// Nothing is opened before the configuration, TLS files included, is good.
+pub(super) fn run(file: &Path, eal_arguments: &[String]) -> Result<(), Failure> {
+    let config = Config::load(file)?;
+    let unreadable = config.check_tls(file)?;
+    if !unreadable.is_empty() {
+        return Err(LoadError::Problems(unreadable).into());
+    }
+    log::start(config.log.level);
+    crate::run::run(file, config, eal_arguments, log::set_level)
+        .map_err(|error| Failure::new(Code::Failed, format!("{error:#}")))
+}

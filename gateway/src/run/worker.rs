@@ -1,0 +1,86 @@
+//! A worker's loop.
+
+use crate::frame::Frame;
+use arrayvec::ArrayVec;
+use control::Clock;
+use dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
+use pipeline::{BURST, Burst, PortIndex, Worker};
+use std::hint::spin_loop;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Nanoseconds between two turns of what is due by time.
+const TICK: u64 = 1_000_000;
+/// Polls in vain before a worker that may sleep does.
+const PATIENCE: u32 = 1024;
+
+/// Polls every port's queue until told to stop. While packets come it makes no system call.
+pub(super) fn poll(
+    mut worker: Worker<Frame>,
+    mut rx: Vec<(PortIndex, RxQueue)>,
+    mut io: Io,
+    clock: Clock,
+    idle: Duration,
+    stop: &AtomicBool,
+) {
+    let mut mbufs = ArrayVec::<Mbuf, BURST>::new();
+    let mut packets = Burst::<Frame>::new();
+    let (mut due, mut vain) = (0, 0_u32);
+    loop {
+        let now = clock.now_nanos();
+        let mut busy = false;
+        for (port, queue) in &mut rx {
+            if queue.rx_burst(&mut mbufs) > 0 {
+                busy = true;
+                packets.extend(mbufs.drain(..).map(|mbuf| Frame::new(mbuf, ())));
+                worker.process(*port, &mut packets, now, &mut io);
+            }
+        }
+        if now >= due {
+            if stop.load(Ordering::Acquire) {
+                return;
+            }
+            worker.tick(now, &mut io);
+            due = now + TICK;
+        }
+        vain = if busy { 0 } else { vain.saturating_add(1) };
+        if vain > PATIENCE && !idle.is_zero() {
+            std::thread::sleep(idle);
+        } else if vain > 0 {
+            spin_loop();
+        }
+    }
+}
+
+/// A worker's transmit queues, by port, and the pool.
+pub(super) struct Io {
+    pool: Mempool,
+    tx: Vec<TxQueue>,
+    mbufs: ArrayVec<Mbuf, BURST>,
+}
+
+impl Io {
+    pub(super) fn new(pool: Mempool, tx: Vec<TxQueue>) -> Self {
+        Self { pool, tx, mbufs: ArrayVec::new() }
+    }
+}
+
+impl pipeline::Io<Frame> for Io {
+    #[inline]
+    fn transmit(&mut self, port: PortIndex, packets: &mut Burst<Frame>) {
+        let Some(queue) = self.tx.get_mut(usize::from(port.0)) else { return };
+        self.mbufs.extend(packets.drain(..).map(Frame::into_mbuf));
+        queue.tx_burst(&mut self.mbufs);
+        packets.extend(self.mbufs.drain(..).map(|mbuf| Frame::new(mbuf, ())));
+    }
+
+    #[inline]
+    fn allocate(&mut self) -> Option<Frame> {
+        self.pool.alloc().map(|mbuf| Frame::new(mbuf, ()))
+    }
+
+    /// A copy of the whole packet: its headers are changed, and buffers that share bytes cannot be.
+    fn duplicate(&mut self, packet: &Frame) -> Option<Frame> {
+        Mbuf::copy_from(&self.pool, packet.mbuf()).map(|mbuf| Frame::new(mbuf, ()))
+    }
+}
