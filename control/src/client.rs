@@ -1,9 +1,14 @@
 //! Connecting to a gateway, for the command line and the agent.
 
 use crate::Endpoint;
+use crate::pinned::PinnedServer;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+use tokio_rustls::rustls::crypto::ring;
+use tonic::transport::{Channel, ClientTlsConfig, Identity};
 
 /// A gateway's control endpoint and what it takes to be let in.
 #[derive(Clone, Debug)]
@@ -35,6 +40,14 @@ pub enum ClientError {
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// A file holds no certificate to trust.
+    #[error("{path}: holds no certificate to trust, in PEM: {reason}", path = path.display())]
+    Pem {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// Nobody there, or no agreement on TLS.
     #[error(
@@ -78,23 +91,30 @@ pub async fn connect(target: &Target) -> Result<Channel, ClientError> {
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     if let (Endpoint::Tcp(_), Some(tls)) = (&target.endpoint, &target.tls) {
-        channel = channel.tls_config(tls_config(tls)?).map_err(connect)?;
+        let (config, verifier) = tls_config(tls)?;
+        channel = channel.tls_config_with_verifier(config, Arc::new(verifier)).map_err(connect)?;
     }
     channel.connect().await.map_err(connect)
 }
 
-fn tls_config(tls: &ClientTls) -> Result<ClientTlsConfig, ClientError> {
+fn tls_config(tls: &ClientTls) -> Result<(ClientTlsConfig, PinnedServer), ClientError> {
     let read = |path: &PathBuf| {
         std::fs::read(path).map_err(|source| ClientError::Read { path: path.clone(), source })
     };
-    let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&tls.ca)?));
+    let pem = |reason: String| ClientError::Pem { path: tls.ca.clone(), reason };
+    let trusted: Vec<_> = CertificateDer::pem_slice_iter(&read(&tls.ca)?)
+        .collect::<Result<_, _>>()
+        .map_err(|error| pem(error.to_string()))?;
+    let verifier = PinnedServer::new(trusted, Arc::new(ring::default_provider()))
+        .map_err(|error| pem(error.to_string()))?;
+    let mut config = ClientTlsConfig::new();
     if let Some((cert, key)) = &tls.identity {
         config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
     }
     if let Some(name) = &tls.server_name {
         config = config.domain_name(name);
     }
-    Ok(config)
+    Ok((config, verifier))
 }
 
 fn causes(error: &dyn std::error::Error) -> String {

@@ -6,6 +6,7 @@ pub mod client;
 pub mod clock;
 pub mod endpoint;
 pub mod housekeeper;
+mod pinned;
 pub mod server;
 pub mod session_manager;
 pub mod stats;

@@ -142,6 +142,68 @@ async fn mutual_tls() {
     works(&Target { endpoint, tls: Some(pki.client(true)) }).await.expect("mutual TLS");
 }
 
+/// One self-signed certificate, marked as a CA, is both the peer and the other side's only root.
+#[tokio::test]
+async fn self_signed_certificates_that_are_their_own_root() {
+    let pki = Pki::new();
+    for name in ["own-server", "own-client", "stranger"] {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("key");
+        pki.write(&format!("{name}.crt"), &params.self_signed(&key).expect("certificate").pem());
+        pki.write(&format!("{name}.key"), &key.serialize_pem());
+    }
+    let files = TlsFiles {
+        cert: pki.path("own-server.crt"),
+        key: pki.path("own-server.key"),
+        client_ca: Some(pki.path("own-client.crt")),
+    };
+    let gateway = start(vec![any_port()], Some(files)).await;
+    let endpoint = gateway.server.endpoints()[1].clone();
+    let target = |ca: &str, name: &str, server_name: Option<&str>| Target {
+        endpoint: endpoint.clone(),
+        tls: Some(ClientTls {
+            ca: pki.path(ca),
+            identity: Some((pki.path(&format!("{name}.crt")), pki.path(&format!("{name}.key")))),
+            server_name: server_name.map(str::to_owned),
+        }),
+    };
+    assert!(works(&target("own-server.crt", "stranger", None)).await.is_err(), "another client");
+    assert!(works(&target("stranger.crt", "own-client", None)).await.is_err(), "another server");
+    assert!(works(&target("own-server.crt", "own-client", Some("elsewhere"))).await.is_err(), "another name");
+    works(&target("own-server.crt", "own-client", None)).await.expect("pinned both ways");
+}
+
+/// `openssl x509 -req` without extensions makes X.509 v1, which clients of this API have long used for their servers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_the_first_version_serves() {
+    let pki = Pki::new();
+    let openssl = |arguments: &str| {
+        let arguments = arguments.split(' ');
+        std::process::Command::new("openssl")
+            .args(arguments)
+            .current_dir(pki.dir.path())
+            .stdin(std::process::Stdio::null())
+            .output()
+    };
+    let request = "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout v1.key -out v1.csr -subj /CN=localhost";
+    let Ok(made) = openssl(request) else {
+        eprintln!("SKIPPED: there is no openssl to make such a certificate");
+        return;
+    };
+    assert!(made.status.success(), "{made:?}");
+    let signed = openssl("x509 -req -in v1.csr -signkey v1.key -out v1.crt -days 2").expect("openssl");
+    assert!(signed.status.success(), "{signed:?}");
+    let files = TlsFiles { cert: pki.path("v1.crt"), key: pki.path("v1.key"), client_ca: None };
+    let mixed = TlsFiles { key: pki.path("server.key"), ..files.clone() };
+    assert!(matches!(refused(vec![any_port()], Some(mixed), false).await, ServerError::KeyMismatch { .. }));
+    let gateway = start(vec![any_port()], Some(files)).await;
+    let address = gateway.server.endpoints()[1].to_string();
+    let client = format!("s_client -connect {address} -CAfile v1.crt -verify_return_error -alpn h2 -brief");
+    let shaken = tokio::task::block_in_place(|| openssl(&client)).expect("openssl");
+    assert!(shaken.status.success(), "{shaken:?}");
+}
+
 #[tokio::test]
 async fn bad_tls_files_are_named() {
     let pki = Pki::new();

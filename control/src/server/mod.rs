@@ -127,14 +127,12 @@ pub enum ServerError {
         reason: String,
     },
     /// Certificate and key do not belong together.
-    #[error("certificate {cert} and key {key} do not belong together: {reason}", cert = cert.display(), key = key.display())]
+    #[error("certificate {cert} and key {key} do not belong together: give the key it was made with", cert = cert.display(), key = key.display())]
     KeyMismatch {
         /// The certificate's path.
         cert: PathBuf,
         /// The key's path.
         key: PathBuf,
-        /// What rustls says.
-        reason: String,
     },
     /// Another process serves there.
     #[error("{0} is in use: another process answers there; stop it, or choose another path")]
