@@ -45,15 +45,13 @@ impl FlowKeyV4 {
         destination: Ipv4Addr,
         destination_port: u16,
     ) -> Self {
-        Self {
-            source: source.octets(),
-            destination: destination.octets(),
-            source_port: source_port.to_be_bytes(),
-            destination_port: destination_port.to_be_bytes(),
-            lif: lif.0.to_ne_bytes(),
-            protocol,
-            reserved: 0,
-        }
+        // In registers, two words to store: sixteen single bytes would have to be collected again to be compared.
+        let addresses = u32::from_le_bytes(source.octets()) as u64
+            | (u32::from_le_bytes(destination.octets()) as u64) << 32;
+        let ports = source_port.to_be().to_le() as u64 | (destination_port.to_be().to_le() as u64) << 16;
+        let lif = u16::from_le_bytes(lif.0.to_ne_bytes()) as u64;
+        let rest = ports | lif << 32 | (protocol as u64) << 48;
+        zerocopy::transmute!([addresses.to_le(), rest.to_le()])
     }
 }
 

@@ -29,6 +29,19 @@ pub struct Keys {
 }
 
 impl Keys {
+    // A burst holds no more packets than there is room for keys.
+    #[inline(always)]
+    fn push_v4(&mut self, packet: u8, key: FlowKeyV4) {
+        let _ = self.v4.try_push(key);
+        let _ = self.v4_packets.try_push(packet);
+    }
+
+    #[inline(always)]
+    fn push_v6(&mut self, packet: u8, key: FlowKeyV6) {
+        let _ = self.v6.try_push(key);
+        let _ = self.v6_packets.try_push(packet);
+    }
+
     fn clear(&mut self) {
         self.v4.clear();
         self.v4_packets.clear();
@@ -60,15 +73,8 @@ pub fn run<P: Packet>(packets: &[P], metas: &mut Metas, keys: &mut Keys) {
         let head = packet.head();
         let ethertype = view_at::<Ethernet>(head, 0).map_or(0, |ethernet| ethernet.ethertype.get());
         let verdict = match ethertype {
-            ethertype::IPV4 => classify_v4(head, meta).map(|key| {
-                // A burst holds no more packets than there is room for keys.
-                let _ = keys.v4.try_push(key);
-                let _ = keys.v4_packets.try_push(index);
-            }),
-            ethertype::IPV6 => classify_v6(head, meta).map(|key| {
-                let _ = keys.v6.try_push(key);
-                let _ = keys.v6_packets.try_push(index);
-            }),
+            ethertype::IPV4 => classify_v4(head, meta, keys, index),
+            ethertype::IPV6 => classify_v6(head, meta, keys, index),
             ethertype::ARP => Err(ARP_ND),
             other if ethertype::is_tag(other) => Err(Verdict::Drop(DropReason::UnknownLif)),
             _ => Err(EXCEPTION),
@@ -86,8 +92,8 @@ pub(crate) fn short(head: &[u8], meta: &Meta) -> Verdict {
     if (head.len() as u32) < meta.frame_len { EXCEPTION } else { MALFORMED }
 }
 
-#[inline]
-fn classify_v4(head: &[u8], meta: &mut Meta) -> Result<FlowKeyV4, Verdict> {
+#[inline(always)]
+fn classify_v4(head: &[u8], meta: &mut Meta, keys: &mut Keys, index: u8) -> Result<(), Verdict> {
     const L3: usize = ethernet::LEN;
     let Some(ip) = view_at::<Ipv4>(head, L3) else { return Err(short(head, meta)) };
     let total_len = usize::from(ip.total_len.get());
@@ -115,7 +121,8 @@ fn classify_v4(head: &[u8], meta: &mut Meta) -> Result<FlowKeyV4, Verdict> {
                 icmp::ECHO_REQUEST | icmp::TIMESTAMP_REQUEST => query(meta, icmp, Kind::Request),
                 icmp::ECHO_REPLY | icmp::TIMESTAMP_REPLY => query(meta, icmp, Kind::Reply),
                 icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => {
-                    return related::key_v4(head, meta);
+                    keys.push_v4(index, related::key_v4(head, meta)?);
+                    return Ok(());
                 }
                 _ => return Err(NEW),
             }
@@ -126,7 +133,9 @@ fn classify_v4(head: &[u8], meta: &mut Meta) -> Result<FlowKeyV4, Verdict> {
         }
     };
     let (source, destination) = (ip.source.into(), ip.destination.into());
-    Ok(FlowKeyV4::new(meta.in_lif, ip.protocol, source, source_port, destination, destination_port))
+    let key = FlowKeyV4::new(meta.in_lif, ip.protocol, source, source_port, destination, destination_port);
+    keys.push_v4(index, key);
+    Ok(())
 }
 
 /// Options, fragments and nonsense.
@@ -146,8 +155,8 @@ fn unusual_v4(head: &[u8], ip: &Ipv4, meta: &Meta) -> Verdict {
     }
 }
 
-#[inline]
-fn classify_v6(head: &[u8], meta: &mut Meta) -> Result<FlowKeyV6, Verdict> {
+#[inline(always)]
+fn classify_v6(head: &[u8], meta: &mut Meta, keys: &mut Keys, index: u8) -> Result<(), Verdict> {
     const L3: usize = ethernet::LEN;
     let Some(ip) = view_at::<Ipv6>(head, L3) else { return Err(short(head, meta)) };
     let ip_len = ipv6::LEN + usize::from(ip.payload_len.get());
@@ -180,7 +189,10 @@ fn classify_v6(head: &[u8], meta: &mut Meta) -> Result<FlowKeyV6, Verdict> {
             match kind {
                 icmpv6::ECHO_REQUEST => query(meta, icmp, Kind::Request),
                 icmpv6::ECHO_REPLY => query(meta, icmp, Kind::Reply),
-                icmpv6::UNREACHABLE..=icmpv6::PARAMETER_PROBLEM => return related::key_v6(head, meta),
+                icmpv6::UNREACHABLE..=icmpv6::PARAMETER_PROBLEM => {
+                    keys.push_v6(index, related::key_v6(head, meta)?);
+                    return Ok(());
+                }
                 _ => return Err(NEW),
             }
         }
@@ -190,7 +202,9 @@ fn classify_v6(head: &[u8], meta: &mut Meta) -> Result<FlowKeyV6, Verdict> {
         }
     };
     let (source, destination) = (ip.source.into(), ip.destination.into());
-    Ok(FlowKeyV6::new(meta.in_lif, upper, source, source_port, destination, destination_port))
+    let key = FlowKeyV6::new(meta.in_lif, upper, source, source_port, destination, destination_port);
+    keys.push_v6(index, key);
+    Ok(())
 }
 
 fn is_nd(kind: u8) -> bool {
@@ -202,7 +216,7 @@ fn is_nd(kind: u8) -> bool {
     )
 }
 
-#[inline]
+#[inline(always)]
 fn tcp_ports(head: &[u8], meta: &mut Meta, l4_len: usize) -> Result<(u16, u16), Verdict> {
     if l4_len < tcp::LEN {
         return Err(MALFORMED);
@@ -218,7 +232,7 @@ fn tcp_ports(head: &[u8], meta: &mut Meta, l4_len: usize) -> Result<(u16, u16), 
     Ok((u16::from_be_bytes(tcp.source_port), u16::from_be_bytes(tcp.destination_port)))
 }
 
-#[inline]
+#[inline(always)]
 fn udp_ports(head: &[u8], meta: &mut Meta, l4_len: usize) -> Result<(u16, u16), Verdict> {
     if l4_len < udp::LEN {
         return Err(MALFORMED);

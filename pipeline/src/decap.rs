@@ -97,7 +97,7 @@ fn learn(cx: &Context<'_>, lif: LifIndex, frame: &[u8], source: Address, outer_m
         return;
     }
     let neighbors = &cx.shared.neighbors;
-    let known = cx.shared.fdb.lookup(lif, inner, cx.second());
+    let known = cx.shared.fdb.lookup(lif, inner, cx.second);
     let vtep = match known.filter(|vtep| neighbors.is(*vtep, Link::Underlay, source)) {
         Some(vtep) => vtep,
         None => match neighbors.find_or_claim(Link::Underlay, source, cx.now_ms) {
@@ -106,7 +106,7 @@ fn learn(cx: &Context<'_>, lif: LifIndex, frame: &[u8], source: Address, outer_m
         },
     };
     neighbors.heard(vtep, outer_mac, cx.now_ms);
-    if !cx.shared.fdb.learn(lif, inner, vtep, cx.second()) {
+    if !cx.shared.fdb.learn(lif, inner, vtep, cx.second) {
         cx.counters.other(Other::FdbFull, 1);
     }
 }

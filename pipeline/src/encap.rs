@@ -77,7 +77,7 @@ fn tunnel_to<P: Packet>(
     let flow = Flow { vni, tos: inner_tos(frame), entropy: entropy(frame) };
     let known = match is_group(&destination) {
         true => None,
-        false => cx.shared.fdb.lookup(meta.out_lif, destination, cx.second()),
+        false => cx.shared.fdb.lookup(meta.out_lif, destination, cx.second),
     };
     let remote = match known {
         Some(vtep) => cx.next_hop(vtep, out.due).ok_or(DropReason::NoNeighbor)?,

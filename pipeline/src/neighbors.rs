@@ -166,6 +166,7 @@ impl Slot {
     }
 
     /// Whether to solicit an entry that is not confirmed.
+    #[cold]
     fn solicit(&self, word: Word, now: u64) -> bool {
         if word.state() == INCOMPLETE {
             return self.due(now, 0);
@@ -254,7 +255,7 @@ impl Neighbors {
     }
 
     /// What a packet to the entry needs; `now` in milliseconds. Marks it used.
-    #[inline]
+    #[inline(always)]
     pub fn resolve(&self, index: NeighborIndex, now: u64) -> Option<Found> {
         let slot = self.slots.get(usize::from(index.0))?;
         let word = slot.word();

@@ -223,7 +223,7 @@ impl Tunnel {
 
     /// Puts the outer headers in front; false if there is no headroom. `tos` is the outer DSCP and ECN, `entropy` that of the
     /// inner flow.
-    #[inline]
+    #[inline(always)]
     pub fn encapsulate(
         &self,
         packet: &mut impl Packet,
@@ -370,7 +370,7 @@ pub fn inner_tos(frame: &[u8]) -> u8 {
 }
 
 /// A number that is the same for all packets of the flow in `frame` and differs between flows (RFC 7348 section 5).
-#[inline]
+#[inline(always)]
 pub fn entropy(frame: &[u8]) -> u16 {
     let Some(ethernet) = view::<Ethernet>(frame) else { return 0 };
     let ports_at = |protocol, offset: usize| match protocol {

@@ -143,17 +143,15 @@ pub struct Context<'a> {
     pub(crate) now: u64,
     /// Milliseconds.
     pub(crate) now_ms: u64,
+    /// Seconds.
+    pub(crate) second: u64,
     /// For conntrack.
     pub(crate) timestamp: Timestamp,
 }
 
 impl Context<'_> {
-    pub(crate) fn second(&self) -> u64 {
-        self.now_ms / 1000
-    }
-
     /// Where a packet to a neighbour goes; notes it down in `due` if it is to be solicited.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next_hop(&self, index: NeighborIndex, due: &mut Due) -> Option<Remote> {
         let found = self.shared.neighbors.resolve(index, self.now_ms)?;
         if found.solicit {
@@ -213,6 +211,7 @@ impl<P: Packet> Worker<P> {
             counters,
             now,
             now_ms: now / 1_000_000,
+            second: now / 1_000_000_000,
             timestamp: Timestamp::from_nanos(now),
         };
         for (meta, _) in metas.iter_mut().zip(packets.iter()) {
@@ -253,6 +252,7 @@ impl<P: Packet> Worker<P> {
             counters,
             now,
             now_ms: now / 1_000_000,
+            second: now / 1_000_000_000,
             timestamp: Timestamp::from_nanos(now),
         };
         // A quiescent point, so that an idle worker does not keep the session table's memory.

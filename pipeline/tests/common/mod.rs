@@ -99,6 +99,10 @@ impl Gateway {
     }
 
     pub fn with(config: Config) -> Self {
+        Self::with_workers(config, 1)
+    }
+
+    pub fn with_workers(config: Config, workers: usize) -> Self {
         let sessions = SessionTable::new(TableConfig {
             capacity: 1024,
             timeouts: Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 },
@@ -108,7 +112,7 @@ impl Gateway {
         })
         .unwrap();
         let ports = config.ports.len();
-        let pipeline = Pipeline::new(config, sessions.clone(), 1, [3, 4]).unwrap();
+        let pipeline = Pipeline::new(config, sessions.clone(), workers, [3, 4]).unwrap();
         let worker = pipeline.worker(0).unwrap();
         let pool = Pool::new(100_000);
         Self { pipeline, sessions, worker, io: Ports::new(ports, pool.clone()), pool, now: SECOND }
