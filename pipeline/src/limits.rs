@@ -19,7 +19,7 @@ pub struct Limits {
 impl Limits {
     /// For `lifs` LIFs.
     pub fn new(limits: &TrapLimits, lifs: usize) -> Self {
-        let interval = |rate: u32| SECOND.checked_div(u64::from(rate)).unwrap_or(0);
+        let interval = |rate: u32| SECOND.checked_div(u64::from(rate)).map_or(0, |nanos| nanos.max(1));
         Self {
             interval: [
                 interval(limits.new),
@@ -68,5 +68,7 @@ mod tests {
         assert_eq!(passed(0, TrapClass::New, 5, 100), 3, "another class has its own");
         assert_eq!(passed(0, TrapClass::TcpControl, SECOND, 100), 0);
         assert_eq!(passed(9, TrapClass::New, SECOND, 100), 0, "no such LIF");
+        let most = TrapLimits { arp_nd: u32::MAX, new: u32::MAX, tcp_control: u32::MAX, exception: u32::MAX };
+        assert!(Limits::new(&most, 1).take(LifIndex(0), TrapClass::New, 0), "faster than the clock");
     }
 }
