@@ -100,16 +100,14 @@ fn run_flows(lab: &Lab, gateway: &Gateway, flows: &[Flow], say: &dyn Fn(&str)) -
     let mut all = Vec::new();
     for flow in flows {
         let netns = lab.ns(flow.vnf.name)?;
-        let before: Vec<u64> = gateway.control().all()?.iter().map(|session| session.id).collect();
+        let before = hot_packets(gateway, flow)?;
         let counter = kernel::Counter::new(netns, flow)?;
         let outcome = flow.run(lab)?;
         let kernel_packets = counter.packets()?;
-        let sessions = gateway.control().all()?;
-        let own = sessions.iter().filter(|session| !before.contains(&session.id) && flow.owns(session));
-        let figures =
-            Figures { outcome: Some(outcome), kernel_packets, hot_packets: own.map(Session::packets).sum() };
+        let hot_packets = hot_packets(gateway, flow)? - before;
+        let figures = Figures { outcome: Some(outcome), kernel_packets, hot_packets };
         say(&format!(
-            "  {:<38} {:>14}  kernel {:>8}  hot path {:>8}",
+            "  {:<40} {:>14}  kernel {:>8}  hot path {:>8}",
             flow.name,
             table::outcome(&figures),
             figures.kernel_packets,
@@ -118,6 +116,11 @@ fn run_flows(lab: &Lab, gateway: &Gateway, flows: &[Flow], say: &dyn Fn(&str)) -
         all.push(figures);
     }
     Ok(all)
+}
+
+/// Packets of the sessions that are part of `flow`, or were.
+fn hot_packets(gateway: &Gateway, flow: &Flow) -> Result<u64> {
+    Ok(gateway.control().all()?.iter().filter(|session| flow.owns(session)).map(Session::packets).sum())
 }
 
 /// Lets TCP sessions end by themselves, stops the agents, removes what is left; returns all that closed.

@@ -1,0 +1,11 @@
+//! End-to-end tests: the gateway on DPDK, real agents, nftables, and real traffic in a lab. They need root.
+
+mod bench;
+mod exceptions;
+mod icmp_errors;
+mod limits;
+mod nat;
+mod neighbors;
+mod restart;
+mod sessions;
+mod udp;

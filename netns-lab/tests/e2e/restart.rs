@@ -1,0 +1,59 @@
+//! The fast path is a cache: losing it costs speed, never a connection.
+
+use std::net::{IpAddr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use netns_lab::config::AgentConfig;
+use netns_lab::plan::{A, BLUE1, RED1};
+use netns_lab::traffic::{Iperf, IperfResult, iperf_server};
+
+use crate::bench::{Bench, LIMIT, wait};
+use crate::udp;
+
+/// Packets of the transfer that went through this gateway's hot path.
+fn hot(bench: &Bench, to: SocketAddr) -> u64 {
+    bench.sessions(|s| s.destination == to).iter().map(|s| s.packets()).sum()
+}
+
+#[test]
+fn a_transfer_survives_the_gateways_death_and_is_offloaded_again() {
+    let mut bench = Bench::with_agents(&[A]);
+    let _server = iperf_server(&bench.lab, &BLUE1, 5201).unwrap();
+    let to = SocketAddr::new(BLUE1.ipv4().into(), 5201);
+    let mut client = Iperf::tcp(to.ip(), to.port(), 15).start(&bench.lab, &RED1).unwrap();
+    wait("the transfer is offloaded", || hot(&bench, to) > 1000);
+
+    bench.kill_gateway();
+    thread::sleep(Duration::from_millis(500));
+    assert!(client.ended().is_none(), "{}", client.output());
+    bench.start_gateway();
+    wait("the transfer is offloaded again", || hot(&bench, to) > 1000);
+
+    let status = client.wait(LIMIT + Duration::from_secs(15)).unwrap();
+    assert!(status.success(), "{}", client.output());
+    let result = IperfResult::read(&client).unwrap();
+    assert!(result.bytes > 1_000_000, "{result:?}");
+}
+
+#[test]
+fn flows_survive_the_agents_death_and_are_taken_over() {
+    let mut bench = Bench::with_agents(&[A]);
+    let server = SocketAddr::new(BLUE1.ipv4().into(), 7000);
+    let echo = udp::Echo::start(bench.ns(&BLUE1), server);
+    let client = udp::connect(bench.ns(&RED1), IpAddr::from(RED1.ipv4()), server);
+    udp::offload(&bench, &client);
+
+    bench.kill_agents();
+    for _ in 0..5 {
+        assert!(udp::exchange(&client, 100), "without an agent");
+    }
+    bench.start_agents(&[A], &AgentConfig::default());
+    let session = udp::offload(&bench, &client);
+    assert_eq!(echo.peers().len(), 1, "the mapping changed: {:?}", echo.peers());
+    // And it ends what it took over, once the kernel's entry is gone.
+    bench.lab.ns(A.name).unwrap().run(&["conntrack", "-F"], LIMIT).unwrap();
+    wait("the session goes with the kernel's entry", || {
+        bench.control().sessions().unwrap().iter().all(|s| s.id != session.id || s.source != session.source)
+    });
+}
