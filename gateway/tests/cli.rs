@@ -93,3 +93,95 @@ fn files_that_are_no_configuration() {
     assert_eq!(output.status.code(), Some(64));
     assert_eq!(stderr(&output), format!("{}:2: not UTF-8: write the file in UTF-8\n", binary.display()));
 }
+
+#[test]
+fn the_examples_are_good() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../share/examples");
+    for name in ["gateway.toml", "minimal.toml"] {
+        let file = examples.join(name);
+        let output = gateway(&["check", "--config", file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", stderr(&output));
+    }
+    let agent = std::fs::read_to_string(examples.join("agent.toml")).unwrap();
+    control::agent::AgentConfig::from_toml(&agent, "agent.toml").unwrap();
+}
+
+#[test]
+fn replay_says_what_is_wrong_before_it_makes_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = write(dir.path(), "gw.toml", include_str!("golden/gateway.toml"));
+    let bad = write(
+        dir.path(),
+        "bad.toml",
+        include_str!("golden/gateway.toml").replace("vlan = 100", "vlan = 5000"),
+    );
+    let no_capture = write(dir.path(), "x.pcap", "this is no capture at all, only words");
+    let sessions = write(dir.path(), "s.jsonl", "{\"session_id\": 1}\n");
+    let unknown_lif = write(
+        dir.path(),
+        "lif.jsonl",
+        r#"{"session_id": 1, "in_lif": 1, "out_lif": 9, "protocol": 47, "source": "10.0.0.1", "destination": "10.0.0.2"}"#,
+    );
+    let out = dir.path().join("out");
+    let [config, bad, pcap, sessions, lif, out_dir] =
+        [&config, &bad, &no_capture, &sessions, &unknown_lif, &out]
+            .map(|path| path.to_str().unwrap().to_owned());
+    let replay = |config: &str, arguments: &[&str]| {
+        let common = ["replay", "--config", config, "--output-dir", &out_dir];
+        let output = gateway(&[&common, arguments].concat());
+        assert!(!out.exists(), "{arguments:?}");
+        (output.status.code(), stderr(&output))
+    };
+    let uplink = format!("uplink={pcap}");
+    let (code, errors) = replay(&config, &["--input", &uplink]);
+    assert_eq!((code, errors), (Some(1), format!("{pcap}: frame 1: neither pcap nor pcapng\n")));
+    let (code, errors) = replay(&config, &["--input", "uplink=/nonexistent"]);
+    assert_eq!(
+        (code, errors),
+        (Some(1), "/nonexistent: No such file or directory (os error 2)\n".to_owned())
+    );
+    let (code, errors) = replay(&config, &["--input", "up=x.pcap"]);
+    let expected = "--input up=…: the configuration has no port \"up\"; it has: uplink, kernel\n";
+    assert_eq!((code, errors), (Some(2), expected.to_owned()));
+    let (code, errors) = replay(&config, &["--input", &uplink, "--input", &uplink]);
+    assert_eq!(
+        (code, errors),
+        (Some(2), "--input uplink=…: given twice; merge its captures first\n".to_owned())
+    );
+    assert_eq!(replay(&config, &["--input", "uplink"]).0, Some(2));
+    assert_eq!(replay(&config, &[]).0, Some(2));
+    assert_eq!(replay(&config, &["--input", &uplink, "--until", "-1"]).0, Some(2));
+    assert_eq!(replay(&bad, &["--input", &uplink]).0, Some(64));
+    let (code, errors) = replay(&config, &["--input", &uplink, "--sessions", &sessions]);
+    assert_eq!(code, Some(64));
+    assert_eq!(errors, format!("{sessions}:1: column 17: missing field `in_lif`\n"));
+    let (code, errors) = replay(&config, &["--input", &uplink, "--sessions", &lif]);
+    assert_eq!(code, Some(64));
+    assert!(errors.starts_with(&format!("{lif}:1: out_lif: this gateway has no LIF 9")), "{errors}");
+}
+
+#[test]
+fn clients_without_a_gateway_fail() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = format!("unix:{}", dir.path().join("none.sock").display());
+    for command in [&["stats"][..], &["sessions", "list"], &["sessions", "flush"]] {
+        let output = gateway(&[command, &["--connect", &endpoint]].concat());
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        assert!(
+            stderr(&output).starts_with(&format!("cannot connect to {endpoint}: ")),
+            "{}",
+            stderr(&output)
+        );
+    }
+    assert_eq!(gateway(&["sessions", "list", "--connect", "nowhere"]).status.code(), Some(2));
+    assert_eq!(gateway(&["sessions", "add", "/nonexistent", "--connect", &endpoint]).status.code(), Some(64));
+}
+
+#[test]
+fn agent_refuses_a_bad_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = write(dir.path(), "agent.toml", "[gateway]\nconnect = \"ftp:x\"\n");
+    let output = gateway(&["agent", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(stderr(&output).contains("agent.toml:2: "), "{}", stderr(&output));
+}

@@ -1,0 +1,218 @@
+//! `gateway run` without hugepages, on ports of rings: its life from outside.
+#![forbid(unsafe_code)]
+
+mod common;
+
+use common::{program_for_nobody, spawn};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, Uid};
+use std::fs;
+use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const NOBODY: u32 = 65_534;
+
+/// Killed when dropped.
+struct Gateway {
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+    socket: PathBuf,
+    config: PathBuf,
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn configuration(dir: &Path, extra: &str) -> String {
+    let base = include_str!("golden/gateway.toml").replace("net_null", "net_ring");
+    let socket = dir.join("gw.sock");
+    format!(
+        "{base}\n[eal]\nhugepages = false\nmemory_mib = 64\nidle_sleep_us = 100\n\
+         [control]\nlisten = [\"unix:{}\"]\n{extra}",
+        socket.display()
+    )
+}
+
+fn command(dir: &Path, text: &str) -> Command {
+    let config = dir.join("gw.toml");
+    fs::write(&config, text).unwrap();
+    let mut command = Command::new(program_for_nobody(dir));
+    // Whatever it can do as nobody, it does not need root for.
+    if Uid::effective().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command.args(["run", "--config"]).arg(&config).stderr(Stdio::piped()).env_remove("RUST_LOG");
+    command.env_remove("XDG_RUNTIME_DIR");
+    command
+}
+
+fn output(mut command: Command) -> Output {
+    spawn(command.stdout(Stdio::piped())).wait_with_output().unwrap()
+}
+
+impl Gateway {
+    fn start(dir: &Path, text: &str) -> Self {
+        let mut child = spawn(&mut command(dir, text));
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut gateway = Self { child, log, socket: dir.join("gw.sock"), config: dir.join("gw.toml") };
+        let ready = gateway.wait_for(" ready ");
+        assert!(ready.contains("uplink (net_ring0), kernel (net_ring1)"), "{ready}");
+        gateway
+    }
+
+    /// The first line of the log that contains `text`.
+    fn wait_for(&mut self, text: &str) -> String {
+        let mut seen = Vec::new();
+        for line in self.log.by_ref().map_while(Result::ok) {
+            if line.contains(text) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("no {text:?} in {seen:#?}");
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Output {
+        let connect = format!("unix:{}", self.socket.display());
+        Command::new(env!("CARGO_BIN_EXE_gateway"))
+            .args(arguments)
+            .args(["--connect", &connect])
+            .output()
+            .unwrap()
+    }
+}
+
+fn text(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+const SESSION: &str = r#"{"session_id":7,"in_lif":1,"out_lif":2,"protocol":"udp","source":"10.1.0.5:40000","destination":"198.51.100.10:53","action":"forward","timeout":300}"#;
+
+#[test]
+fn from_ready_to_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(dir.path(), &configuration(dir.path(), ""));
+    assert_eq!(fs::metadata(&gateway.socket).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let sessions = dir.path().join("s.jsonl");
+    fs::write(&sessions, format!("{SESSION}\n{SESSION}\n")).unwrap();
+    let added = gateway.ask(&["sessions", "add", sessions.to_str().unwrap(), "--json"]);
+    assert_eq!(added.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&added.stdout), "{\"accepted\":1,\"failed\":1}\n");
+    let errors = String::from_utf8_lossy(&added.stderr).into_owned();
+    assert!(errors.starts_with(&format!("{}:2: session 7: ", sessions.display())), "{errors}");
+
+    let listed = text(gateway.ask(&["sessions", "list", "--json"]));
+    assert!(listed.starts_with(SESSION.trim_end_matches('}')), "{listed}");
+    assert_eq!(listed.lines().count(), 1);
+    assert!(text(gateway.ask(&["sessions", "list"])).contains("10.1.0.5:40000"));
+    assert!(text(gateway.ask(&["sessions", "show", "7"])).contains("\"timeout\": 300"));
+    assert_eq!(gateway.ask(&["sessions", "show", "8"]).status.code(), Some(1));
+    let stats: serde_json::Value = serde_json::from_str(&text(gateway.ask(&["stats", "--json"]))).unwrap();
+    assert_eq!(stats["sessions"]["active"], 1);
+    let deleted = text(gateway.ask(&["sessions", "delete", "7", "--json"]));
+    assert_eq!(
+        deleted,
+        "{\"session_id\":7,\"close_code\":\"deleted\",\"in_packets\":0,\"in_bytes\":0,\"out_packets\":0,\"out_bytes\":0}\n"
+    );
+    assert_eq!(text(gateway.ask(&["sessions", "flush", "--json"])), "{\"removed\":0}\n");
+
+    let asked = Instant::now();
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.child.wait().unwrap().code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(!gateway.socket.exists());
+}
+
+#[test]
+fn systemd_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut child = spawn(command(dir.path(), &configuration(dir.path(), "")).env("NOTIFY_SOCKET", &path));
+    let told = || {
+        let mut buffer = [0; 256];
+        let len = socket.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..len]).trim().to_owned()
+    };
+    assert_eq!(told(), "READY=1");
+    let pid = Pid::from_raw(child.id() as i32);
+    kill(pid, Signal::SIGHUP).unwrap();
+    assert!(told().starts_with("RELOADING=1"));
+    assert_eq!(told(), "READY=1");
+    kill(pid, Signal::SIGINT).unwrap();
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn sighup_reloads_and_says_what_needs_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(dir.path(), &configuration(dir.path(), ""));
+    let changed = configuration(dir.path(), "")
+        .replace("capacity = 100", "capacity = 200")
+        .replace("mtu = 1500", "mtu = 1400");
+    fs::write(&gateway.config, changed).unwrap();
+    gateway.signal(Signal::SIGHUP);
+    let line = gateway.wait_for("reloaded");
+    assert!(
+        line.ends_with("reloaded; to take effect, a restart is needed for: [[lif]], [sessions]"),
+        "{line}"
+    );
+    fs::write(&gateway.config, configuration(dir.path(), "").replace("vlan = 100", "vlan = 4095")).unwrap();
+    gateway.signal(Signal::SIGHUP);
+    assert!(gateway.wait_for("vlan = 4095 is wrong").contains("gw.toml:"));
+    gateway.wait_for("not reloaded: 1 problems in the configuration");
+    fs::write(&gateway.config, configuration(dir.path(), "[log]\nlevel = \"warn\"\n")).unwrap();
+    gateway.signal(Signal::SIGHUP);
+    // With this level the next word of it is the end.
+    std::thread::sleep(Duration::from_millis(500));
+    gateway.signal(Signal::SIGTERM);
+    assert_eq!(gateway.child.wait().unwrap().code(), Some(0));
+    let rest = gateway.log.by_ref().map_while(Result::ok).collect::<Vec<_>>();
+    assert!(!rest.iter().any(|line| line.contains("stopping")), "{rest:#?}");
+}
+
+#[test]
+fn a_second_gateway_and_a_missing_device_end_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = configuration(dir.path(), "");
+    let _first = Gateway::start(dir.path(), &text);
+    let second = output(command(dir.path(), &text));
+    assert_eq!(second.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another process answers there"));
+    let missing = text.replace("\"net_ring0\"", "\"net_af_packet0,iface=gone0\"");
+    let other = tempfile::tempdir().unwrap();
+    let missing = output(command(other.path(), &missing));
+    assert_eq!(missing.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&missing.stderr).into_owned();
+    assert!(errors.contains("port \"uplink\": device net_af_packet0,iface=gone0: "), "{errors}");
+}
+
+#[test]
+fn keys_that_are_missing_end_it_before_anything_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = configuration(dir.path(), "tls = { cert = \"a.crt\", key = \"a.key\" }\n");
+    let output = output(command(dir.path(), &text));
+    assert_eq!(output.status.code(), Some(64));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(errors.lines().count(), 2, "{errors}");
+    assert!(errors.contains("cannot be read: No such file"), "{errors}");
+    assert!(!dir.path().join("gw.sock").exists());
+}
