@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -76,7 +77,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Sub::Up { name } => up(&name)?,
         Sub::Down { name } => Lab::down(&name)?,
         Sub::Exec { name, role, program } => exec(&name, &role, &program)?,
-        Sub::Status => status(),
+        Sub::Status => status()?,
         Sub::Demo { program, seconds } => return run_demo(program, seconds),
         Sub::Clean => {
             for lab in cleanup::remove_dead() {
@@ -119,12 +120,18 @@ fn exec(name: &str, role: &str, program: &[String]) -> Result<()> {
     Err(error).context("ip netns exec")
 }
 
-fn status() {
+fn status() -> Result<()> {
+    let mut out = std::io::stdout().lock();
     for lab in cleanup::labs() {
-        println!("{lab}");
+        writeln!(out, "{lab}")?;
         for namespace in cleanup::namespaces(&lab) {
             let pids = cleanup::pids(&namespace);
-            println!("  {namespace}  {}", pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "));
+            writeln!(
+                out,
+                "  {namespace}  {}",
+                pids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+            )?;
         }
     }
+    Ok(())
 }

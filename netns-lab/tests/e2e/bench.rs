@@ -17,6 +17,11 @@ pub const LIMIT: Duration = Duration::from_secs(30);
 /// One test at a time: each needs the machine's cores.
 static SERIAL: Mutex<()> = Mutex::new(());
 
+/// To be held while a test uses the machine.
+pub fn one_at_a_time() -> MutexGuard<'static, ()> {
+    SERIAL.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Everything a test runs on. Parts go in this order.
 pub struct Bench {
     agents: Vec<Process>,
@@ -30,7 +35,7 @@ pub struct Bench {
 impl Bench {
     /// A lab with a running gateway and no agents.
     pub fn new(config: GatewayConfig) -> Self {
-        let serial = SERIAL.lock().unwrap_or_else(PoisonError::into_inner);
+        let serial = one_at_a_time();
         cleanup::on_signals();
         let program = find_program().unwrap();
         let lab = Lab::up().unwrap();
