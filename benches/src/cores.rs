@@ -1,0 +1,76 @@
+//! How near two cores are: a virtual machine's cores move, and whatever crosses them runs 3 to 4 times slower when far.
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const ROUNDS: u64 = 20_000;
+/// Round trips below this are "near".
+pub const NEAR_NS: f64 = 160.0;
+
+/// Pins the calling thread to `core`.
+pub fn pin(core: usize) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+/// Nanoseconds a cache line takes from core `a` to core `b` and back, the best of five probes; None if a core cannot be had.
+pub fn round_trip_ns(a: usize, b: usize) -> Option<f64> {
+    let probes: Vec<f64> = (0..5).filter_map(|_| probe(a, b)).collect();
+    probes.into_iter().min_by(f64::total_cmp)
+}
+
+/// Waits, at most `limit`, until the cores are near. The last round trip.
+pub fn wait_near(a: usize, b: usize, limit: Duration) -> Option<f64> {
+    let start = Instant::now();
+    loop {
+        let ns = round_trip_ns(a, b)?;
+        if ns <= NEAR_NS || start.elapsed() >= limit {
+            return Some(ns);
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn probe(a: usize, b: usize) -> Option<f64> {
+    let ball = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let echo = scope.spawn(|| {
+            pin(b).ok()?;
+            let mut next = 1;
+            while next < 2 * ROUNDS {
+                if bounce(&ball, next) {
+                    next += 2;
+                }
+            }
+            Some(())
+        });
+        let serve = scope.spawn(|| {
+            pin(a).ok()?;
+            let start = Instant::now();
+            let mut next = 0;
+            while next < 2 * ROUNDS {
+                if bounce(&ball, next) {
+                    next += 2;
+                }
+            }
+            #[expect(clippy::cast_precision_loss, reason = "small counts")]
+            Some(start.elapsed().as_nanos() as f64 / ROUNDS as f64)
+        });
+        let ns = serve.join().ok()??;
+        echo.join().ok()??;
+        Some(ns)
+    })
+}
+
+/// Hits the ball if it is `mine` to hit.
+fn bounce(ball: &AtomicU64, mine: u64) -> bool {
+    let ours = ball.load(Ordering::Acquire) == mine;
+    if ours {
+        ball.store(mine + 1, Ordering::Release);
+    }
+    std::hint::spin_loop();
+    ours
+}

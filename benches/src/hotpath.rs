@@ -1,0 +1,289 @@
+//! The hot path in process: decap → conntrack and NAT → encap, VLAN → VXLAN, 64-byte frames, one worker.
+
+use crate::Stand;
+use crate::traffic;
+use anyhow::{Context, Result, ensure};
+use arrayvec::ArrayVec;
+use conntrack::table::Timeouts;
+use conntrack::{SessionTable, TableConfig, Timestamp};
+use dpdk::{Mbuf, Mempool};
+use gateway::frame::Frame;
+use pipeline::{BURST, Burst, Io, Pipeline, PortIndex, Probe, Worker};
+use std::sync::Arc;
+
+/// A table with `sessions` sessions, and a pipeline with one worker on it.
+pub struct Bed {
+    /// The worker under test.
+    pub worker: Worker<Frame>,
+    /// What it looks up in, kept alive.
+    _table: Arc<SessionTable>,
+}
+
+impl Bed {
+    /// Installs the sessions, and lets the worker learn where the server is.
+    pub fn new(sessions: u32, hugepages: bool, pool: &Mempool) -> Result<Self> {
+        let table = SessionTable::new(TableConfig {
+            capacity: sessions.max(1024),
+            timeouts: Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 },
+            readers: 2,
+            hugepages,
+            hash_secret: [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03],
+        })?;
+        for n in 0..sessions {
+            table.insert(&traffic::session(n), Timestamp(0)).with_context(|| format!("session {n}"))?;
+        }
+        let pipeline = Pipeline::new(traffic::config(), table.clone(), 1, [1, 2])
+            .map_err(|errors| anyhow::anyhow!("configuration: {errors:?}"))?;
+        let mut worker = pipeline.worker(0).context("worker 0")?;
+        let mut hello: Burst<Frame> = ArrayVec::new();
+        hello.push(Frame::new(Mbuf::from_slice(pool, &traffic::hello()).context("the pool is empty")?, ()));
+        worker.process(traffic::UPLINK, &mut hello, 0, &mut Collect { pool, sent: ArrayVec::new() });
+        Ok(Self { worker, _table: table })
+    }
+}
+
+/// Keeps what a worker sends until it is looked at or freed.
+pub struct Collect<'p> {
+    pool: &'p Mempool,
+    /// What was sent on the uplink.
+    pub sent: ArrayVec<Frame, 64>,
+}
+
+impl Io<Frame> for Collect<'_> {
+    fn transmit(&mut self, _port: PortIndex, packets: &mut Burst<Frame>) {
+        let room = self.sent.remaining_capacity().min(packets.len());
+        self.sent.extend(packets.drain(..room));
+    }
+
+    fn allocate(&mut self) -> Option<Frame> {
+        self.pool.alloc().map(|mbuf| Frame::new(mbuf, ()))
+    }
+
+    fn duplicate(&mut self, packet: &Frame) -> Option<Frame> {
+        Mbuf::copy_from(self.pool, packet.mbuf()).map(|mbuf| Frame::new(mbuf, ()))
+    }
+}
+
+/// Frames of all sessions, 64 bytes each, in one block, visited in a shuffled order that the prefetcher likes.
+pub struct Frames {
+    bytes: Vec<u8>,
+    next: usize,
+}
+
+impl Frames {
+    /// Of sessions 0 to `sessions` - 1, shuffled.
+    pub fn new(sessions: u32) -> Self {
+        let mut order: Vec<u32> = (0..sessions).collect();
+        let mut random = 0x2545_f491_4f6c_dd1d_u64;
+        for i in (1..order.len()).rev() {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            order.swap(i, (random % (i as u64 + 1)) as usize);
+        }
+        Self { bytes: order.into_iter().flat_map(traffic::frame).collect(), next: 0 }
+    }
+
+    /// The next frame, round and round.
+    #[inline]
+    pub fn next_frame(&mut self) -> &[u8] {
+        if self.next >= self.bytes.len() {
+            self.next = 0;
+        }
+        let at = self.next;
+        self.next += 64;
+        &self.bytes[at..at + 64]
+    }
+
+    /// Fills `burst` with fresh packets from `pool`.
+    #[inline]
+    pub fn fill(&mut self, pool: &Mempool, burst: &mut Burst<Frame>) -> Result<()> {
+        while !burst.is_full() {
+            let mbuf = Mbuf::from_slice(pool, self.next_frame()).context("the pool is empty")?;
+            burst.push(Frame::new(mbuf, ()));
+        }
+        Ok(())
+    }
+}
+
+/// Packets of one run.
+const PACKETS: u64 = 2_000_000;
+
+/// Cycles per packet over sessions, and by stage at 1,000 sessions.
+pub fn bench(stand: &mut Stand) -> Result<()> {
+    let mut sizes = vec![("1k", 1_000), ("64k", 65_536), ("1M", 1_000_000)];
+    if stand.full {
+        sizes.push(("16M", 16_000_000));
+    }
+    for (name, sessions) in sizes {
+        let mut bed = Bed::new(sessions, stand.hugepages, &stand.pool)?;
+        let mut frames = Frames::new(sessions.min(1_000_000));
+        let hz = dpdk::tsc_hz(&stand.eal);
+        let mut runs = Vec::new();
+        let mut stages: Vec<(&'static str, Vec<f64>)> = Vec::new();
+        run(&stand.pool, &mut bed, &mut frames, hz, PACKETS / 4, &mut Total::default())?;
+        for _ in 0..stand.runs {
+            let mut total = Total::default();
+            run(&stand.pool, &mut bed, &mut frames, hz, PACKETS, &mut total)?;
+            runs.push(total.per_packet());
+            if sessions == 1_000 {
+                let mut watch = Watch::new();
+                run(&stand.pool, &mut bed, &mut frames, hz, PACKETS / 4, &mut watch)?;
+                watch.record(&mut stages);
+            }
+        }
+        let pages = if stand.hugepages { "hugepages" } else { "4 KiB pages" };
+        let conditions =
+            format!("{sessions} sessions, 64 B, VLAN to VXLAN, bursts of {BURST}, one core, {pages}");
+        stand.report.add(format!("hotpath.cycles_per_packet.{name}"), "cycles", runs, conditions);
+        for (stage, runs) in stages {
+            stand.report.add(
+                format!("hotpath.stage.{stage}"),
+                "cycles",
+                runs,
+                "1000 sessions, cost of the clock taken off",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Sums the time of bursts.
+trait Clock: Probe {
+    fn start(&mut self);
+    fn stop(&mut self, packets: u64);
+}
+
+#[derive(Default)]
+struct Total {
+    begun: u64,
+    cycles: u64,
+    packets: u64,
+}
+
+impl Total {
+    #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+    fn per_packet(&self) -> f64 {
+        self.cycles as f64 / self.packets as f64
+    }
+}
+
+impl Probe for Total {
+    #[inline]
+    fn passed(&mut self, _stage: &'static str) {}
+}
+
+impl Clock for Total {
+    fn start(&mut self) {
+        self.begun = dpdk::tsc();
+    }
+
+    fn stop(&mut self, packets: u64) {
+        self.cycles += dpdk::tsc() - self.begun;
+        self.packets += packets;
+    }
+}
+
+/// Time by stage, less what reading the clock costs.
+struct Watch {
+    last: u64,
+    clock: u64,
+    stages: Vec<(&'static str, u64)>,
+    next: usize,
+    packets: u64,
+}
+
+impl Watch {
+    fn new() -> Self {
+        let clock =
+            (0..1000).map(|_| dpdk::tsc().wrapping_neg().wrapping_add(dpdk::tsc())).min().unwrap_or(0);
+        Self { last: 0, clock, stages: Vec::new(), next: 0, packets: 0 }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+    fn record(&self, into: &mut Vec<(&'static str, Vec<f64>)>) {
+        for (position, (stage, cycles)) in self.stages.iter().enumerate() {
+            if into.len() <= position {
+                into.push((stage, Vec::new()));
+            }
+            into[position].1.push(*cycles as f64 / self.packets as f64);
+        }
+    }
+}
+
+impl Probe for Watch {
+    fn passed(&mut self, stage: &'static str) {
+        let now = dpdk::tsc();
+        if self.next == self.stages.len() {
+            self.stages.push((stage, 0));
+        }
+        self.stages[self.next].1 += (now - self.last).saturating_sub(self.clock);
+        self.next += 1;
+        self.last = dpdk::tsc();
+    }
+}
+
+impl Clock for Watch {
+    fn start(&mut self) {
+        self.next = 0;
+        self.last = dpdk::tsc();
+    }
+
+    fn stop(&mut self, packets: u64) {
+        self.packets += packets;
+    }
+}
+
+/// Takes `packets` packets through the worker, under `clock`, generator and freeing left out; every sent frame is checked to
+/// be NATed and encapsulated.
+fn run(
+    pool: &Mempool,
+    bed: &mut Bed,
+    frames: &mut Frames,
+    hz: u64,
+    packets: u64,
+    clock: &mut impl Clock,
+) -> Result<()> {
+    let mut io = Collect { pool, sent: ArrayVec::new() };
+    let mut burst: Burst<Frame> = ArrayVec::new();
+    let origin = dpdk::tsc();
+    for _ in 0..packets / BURST as u64 {
+        frames.fill(pool, &mut burst)?;
+        let now = nanos(dpdk::tsc() - origin, hz);
+        clock.start();
+        bed.worker.process_watched(traffic::UPLINK, &mut burst, now, &mut io, clock);
+        clock.stop(BURST as u64);
+        check(&io.sent)?;
+        io.sent.clear();
+    }
+    Ok(())
+}
+
+/// Nanoseconds of `ticks`.
+#[inline]
+pub fn nanos(ticks: u64, hz: u64) -> u64 {
+    u64::try_from(u128::from(ticks) * 1_000_000_000 / u128::from(hz)).unwrap_or(u64::MAX)
+}
+
+/// Each of a full burst left NATed, inside VLAN 2, IPv4, UDP, VXLAN 2000.
+fn check(sent: &[Frame]) -> Result<()> {
+    ensure!(sent.len() == BURST, "{} of {BURST} packets left", sent.len());
+    for frame in sent {
+        let data = frame.mbuf().data();
+        ensure!(data.len() == 60 + 54, "a packet left with {} bytes", data.len());
+        ensure!(data[12..16] == [0x81, 0, 0, 2], "not in the underlay VLAN");
+        let inner = &data[54..];
+        ensure!(inner[26..29] == [0xcb, 0, 0x71], "not translated: source {:?}", &inner[26..30]);
+        ensure!(checksum(&inner[14..34]) == 0, "wrong inner IPv4 checksum");
+    }
+    Ok(())
+}
+
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 =
+        bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}

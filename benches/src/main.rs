@@ -1,0 +1,103 @@
+//! Benchmarks of the gateway, and their report.
+//!
+//! Figures are medians of several runs; machines are shared and noisy, so compare within one report only.
+#![forbid(unsafe_code)]
+
+mod cores;
+mod hotpath;
+mod replay;
+mod report;
+mod rings;
+mod table;
+mod traffic;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use dpdk::{Eal, EalOptions, Mempool, PoolOptions};
+use report::Report;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Measures the gateway.
+#[derive(Parser)]
+struct Options {
+    /// Where the JSON report goes.
+    #[arg(long, default_value = "target/bench/report.json")]
+    output: PathBuf,
+    /// The long benches too (16 million sessions).
+    #[arg(long)]
+    full: bool,
+    /// Runs per figure; the median counts.
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Only benches whose name starts with one of these: hotpath, rings, replay, table.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+impl Options {
+    fn wants(&self, bench: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|name| bench.starts_with(name.as_str()))
+    }
+}
+
+/// What the benches share.
+struct Stand {
+    eal: Eal,
+    pool: Mempool,
+    hugepages: bool,
+    runs: usize,
+    full: bool,
+    report: Report,
+}
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(replay::CHILD) {
+        return replay::child(arguments.next().context("runs")?.parse()?);
+    }
+    let options = Options::parse();
+    let two_cores = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+    let near = two_cores.then(|| cores::wait_near(0, 1, Duration::from_secs(30))).flatten();
+    let hugepages = free_hugepages() >= 128;
+    let eal = Eal::init(&EalOptions {
+        main_lcore: 0,
+        workers: if two_cores { vec![1] } else { vec![] },
+        hugepages,
+        memory_mib: 128,
+        pin_main: true,
+        ..EalOptions::default()
+    })?;
+    let pool = Mempool::new(
+        &eal,
+        &PoolOptions { name: "bench", count: 16_383, cache: 512, ..PoolOptions::default() },
+    )?;
+    let report = Report::new(dpdk::tsc_hz(&eal), near);
+    println!(
+        "machine: {} ({} cores), {} hugepages",
+        report.machine.cpu, report.machine.cores, report.machine.hugepages
+    );
+    if let Some(ns) = near {
+        println!("cores 0 and 1: {ns:.0} ns for a line's round trip");
+    }
+    let mut stand = Stand { eal, pool, hugepages, runs: options.runs.max(1), full: options.full, report };
+    if options.wants("hotpath") {
+        hotpath::bench(&mut stand).context("hotpath")?;
+    }
+    if options.wants("rings") && two_cores {
+        rings::bench(&mut stand).context("rings")?;
+    }
+    if options.wants("table") {
+        table::bench(&mut stand).context("table")?;
+    }
+    if options.wants("replay") {
+        replay::bench(&mut stand.report, stand.runs).context("replay")?;
+    }
+    stand.report.write(&options.output)
+}
+
+fn free_hugepages() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+}

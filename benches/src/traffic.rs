@@ -1,0 +1,121 @@
+//! Frames and sessions to measure with: tenants on VLAN 100 talk UDP to servers behind VXLAN 2000, masqueraded.
+
+use conntrack::{Action, L2, LifIndex, MacPair, SessionId, SessionSpec, Tuple};
+use etherparse::PacketBuilder;
+use pipeline::config::{Port, StaticNeighbor, Trap, Underlay};
+use pipeline::{Config, Encapsulation, Lif, PortIndex, TrapLimits};
+use std::net::{IpAddr, Ipv4Addr};
+
+const TENANT: [u8; 6] = [2, 0, 0, 0, 0xaa, 5];
+const ROUTER_IN: [u8; 6] = [2, 0, 0, 0, 0xaa, 1];
+const ROUTER_OUT: [u8; 6] = [2, 0, 0, 0, 0xbb, 1];
+const SERVER: [u8; 6] = [2, 0, 0, 0, 0xbb, 10];
+const LOCAL_VTEP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const REMOTE_VTEP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
+/// Port of the tenants.
+pub const UPLINK: PortIndex = PortIndex(0);
+
+/// One uplink with VLAN LIF "red" and VXLAN LIF "blue" over underlay VLAN 2, and a trap port.
+pub fn config() -> Config {
+    let lif = |id, name: &str, encapsulation, trap_vni, vteps| Lif {
+        id,
+        name: name.into(),
+        port: UPLINK,
+        encapsulation,
+        trap_vni,
+        mtu: 1500,
+        vteps,
+    };
+    Config {
+        ports: vec![
+            Port { name: "uplink".into(), mac: [2, 0, 0, 0, 0, 1] },
+            Port { name: "kernel".into(), mac: [2, 0, 0, 0, 0, 2] },
+        ],
+        underlay: Some(Underlay {
+            port: UPLINK,
+            vlan: 2,
+            local_ip: LOCAL_VTEP,
+            udp_port: 4789,
+            neighbors: vec![StaticNeighbor { ip: REMOTE_VTEP, mac: [2, 0, 0, 0, 2, 9] }],
+        }),
+        lifs: vec![
+            lif(1, "red", Encapsulation::Vlan(100), 10100, vec![]),
+            lif(2, "blue", Encapsulation::Vxlan(2000), 2000, vec![REMOTE_VTEP]),
+        ],
+        trap: Trap {
+            port: PortIndex(1),
+            local_ip: Ipv4Addr::new(169, 254, 10, 1),
+            kernel_ip: Ipv4Addr::new(169, 254, 10, 2),
+            kernel_mac: Some([2, 0, 0, 0, 0x10, 2]),
+            udp_port: 4789,
+            limits: TrapLimits { arp_nd: 1000, new: 100_000, tcp_control: 100_000, exception: 1000 },
+        },
+    }
+}
+
+/// Session number `n`, from red to blue, masqueraded and routed.
+pub fn session(n: u32) -> SessionSpec {
+    let (source, source_port) = tenant(n);
+    let nat = Ipv4Addr::from(0xcb00_7100 + n / 60_000);
+    let tuple = |source: Ipv4Addr, source_port| Tuple {
+        source: source.into(),
+        destination: Ipv4Addr::new(198, 51, 100, 10).into(),
+        source_port,
+        destination_port: 443,
+    };
+    SessionSpec {
+        id: SessionId(u64::from(n) + 1),
+        in_lif: LifIndex(0),
+        out_lif: LifIndex(1),
+        protocol: 17,
+        original: tuple(source, source_port),
+        translated: tuple(nat, u16::try_from(1024 + n % 60_000).unwrap_or(u16::MAX)),
+        l2: Some(L2 {
+            forward: MacPair { source: ROUTER_OUT, destination: SERVER },
+            reverse: MacPair { source: ROUTER_IN, destination: TENANT },
+        }),
+        action: Action::Forward,
+        idle_timeout: Some(3600),
+        owner: 0,
+    }
+}
+
+/// A frame of session `n` as it arrives on the uplink: VLAN 100, 64 bytes without FCS of the wire's view.
+pub fn frame(n: u32) -> Vec<u8> {
+    let (source, source_port) = tenant(n);
+    let builder = PacketBuilder::ethernet2(TENANT, ROUTER_IN)
+        .single_vlan(100.try_into().unwrap_or_default())
+        .ipv4(source.octets(), [198, 51, 100, 10], 64)
+        .udp(source_port, 443);
+    let payload = [0x5a; 18];
+    let mut frame = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut frame, &payload).unwrap_or_else(|error| unreachable!("writing to memory: {error}"));
+    frame
+}
+
+/// A frame of the server's as it arrives on the uplink, in VXLAN: the gateway learns from it where the server is.
+pub fn hello() -> Vec<u8> {
+    let inner = [&[0xff; 6], &SERVER[..], &[0x88, 0xb5], &[0; 46]].concat();
+    let vxlan = [&[0x08, 0, 0, 0, 0, 0x07, 0xd0, 0], &inner[..]].concat();
+    let IpAddr::V4(remote) = REMOTE_VTEP else { return Vec::new() };
+    let IpAddr::V4(local) = LOCAL_VTEP else { return Vec::new() };
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 2, 9], [2, 0, 0, 0, 0, 1])
+        .single_vlan(2.try_into().unwrap_or_default())
+        .ipv4(remote.octets(), local.octets(), 64)
+        .udp(50_000, 4789);
+    let mut frame = Vec::with_capacity(builder.size(vxlan.len()));
+    builder.write(&mut frame, &vxlan).unwrap_or_else(|error| unreachable!("writing to memory: {error}"));
+    frame
+}
+
+fn tenant(n: u32) -> (Ipv4Addr, u16) {
+    (Ipv4Addr::from(0x0a01_0000 + n / 32_768), u16::try_from(1024 + n % 32_768).unwrap_or(u16::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn frames_are_64_bytes_on_the_wire_with_a_tag() {
+        assert_eq!(super::frame(7).len(), 64);
+    }
+}
