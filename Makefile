@@ -24,7 +24,7 @@ build: setup
 	$(CARGO) build --locked --workspace
 
 release: setup ## Optimised binaries in target/release
-	$(CARGO) build --locked --release --workspace
+	$(CARGO) build --locked --release -p gateway -p netns-lab
 
 demo: release ## The lab with real traffic, ending with a summary table (root)
 	$(SUDO) $(TARGET)/release/netns-lab demo --bin $(TARGET)/release/gateway
@@ -39,11 +39,12 @@ e2e: release
 	$(CARGO) test --locked -p netns-lab --no-run
 	$(SUDO) env "PATH=$$PATH" GATEWAY_BIN=$(abspath $(TARGET)/release/gateway) $(E2E)
 
-bench: release ## Benchmarks, to target/bench/report.json (under 15 minutes)
-	$(SUDO) $(TARGET)/release/benches --output target/bench/report.json
+bench: setup ## Benchmarks, to target/bench/report.json (under 15 minutes)
+	$(CARGO) build --locked --release -p benches
+	$(SUDO) $(TARGET)/release/benches $(BENCH_FLAGS) --output target/bench/report.json
 
-bench-full: release ## The long ones too
-	$(SUDO) $(TARGET)/release/benches --full --output target/bench/report.json
+bench-full: ## The long ones too
+	@$(MAKE) bench BENCH_FLAGS=--full
 
 fuzz: setup ## Each fuzz target for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
