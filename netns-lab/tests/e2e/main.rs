@@ -9,4 +9,5 @@ mod nat;
 mod neighbors;
 mod restart;
 mod sessions;
+mod tcp;
 mod udp;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use netns_lab::config::AgentConfig;
 use netns_lab::plan::{A, BLUE1, RED1};
-use netns_lab::traffic::{Iperf, IperfResult, iperf_server};
 
 use crate::bench::{Bench, LIMIT, wait};
+use crate::tcp::Transfer;
 use crate::udp;
 
 /// Packets of the transfer that went through this gateway's hot path.
@@ -19,21 +19,32 @@ fn hot(bench: &Bench, to: SocketAddr) -> u64 {
 #[test]
 fn a_transfer_survives_the_gateways_death_and_is_offloaded_again() {
     let mut bench = Bench::with_agents(&[A]);
-    let _server = iperf_server(&bench.lab, &BLUE1, 5201).unwrap();
-    let to = SocketAddr::new(BLUE1.ipv4().into(), 5201);
-    let mut client = Iperf::tcp(to.ip(), to.port(), 15).start(&bench.lab, &RED1).unwrap();
+    let to = SocketAddr::new(BLUE1.ipv4().into(), 7000);
+    let transfer = Transfer::start(bench.ns(&RED1), bench.ns(&BLUE1), to);
     wait("the transfer is offloaded", || hot(&bench, to) > 1000);
 
     bench.kill_gateway();
-    thread::sleep(Duration::from_millis(500));
-    assert!(client.ended().is_none(), "{}", client.output());
     bench.start_gateway();
     wait("the transfer is offloaded again", || hot(&bench, to) > 1000);
 
-    let status = client.wait(LIMIT + Duration::from_secs(15)).unwrap();
-    assert!(status.success(), "{}", client.output());
-    let result = IperfResult::read(&client).unwrap();
-    assert!(result.bytes > 1_000_000, "{result:?}");
+    let bytes = transfer.finish();
+    assert!(bytes > 1_000_000, "{bytes}");
+    wait("the session ends with the connection", || bench.control().sessions().unwrap().is_empty());
+}
+
+/// Without any gateway for seconds, as in an upgrade gone wrong.
+#[test]
+fn a_transfer_survives_an_outage() {
+    let mut bench = Bench::with_agents(&[A]);
+    let to = SocketAddr::new(BLUE1.ipv6().into(), 7000);
+    let transfer = Transfer::start(bench.ns(&RED1), bench.ns(&BLUE1), to);
+    wait("the transfer is offloaded", || hot(&bench, to) > 1000);
+
+    bench.kill_gateway();
+    thread::sleep(Duration::from_secs(3));
+    bench.start_gateway();
+    wait("the transfer is offloaded again", || hot(&bench, to) > 1000);
+    transfer.finish();
 }
 
 #[test]

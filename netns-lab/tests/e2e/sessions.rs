@@ -56,7 +56,7 @@ fn ready() -> (Bench, udp::Echo, std::net::UdpSocket, SocketAddr) {
 #[test]
 fn a_session_times_out_with_true_counters_and_its_flow_goes_on() {
     let (bench, echo, client, own) = ready();
-    install(&bench, 7, own, 3);
+    install(&bench, 7, own, 6);
     for _ in 0..10 {
         assert!(udp::exchange(&client, 100));
     }
@@ -84,10 +84,10 @@ fn a_session_times_out_with_true_counters_and_its_flow_goes_on() {
 #[test]
 fn traffic_keeps_a_session_from_timing_out() {
     let (bench, _echo, client, own) = ready();
-    install(&bench, 8, own, 3);
+    install(&bench, 8, own, 5);
     for _ in 0..12 {
         assert!(udp::exchange(&client, 10));
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_millis(600));
     }
     let sessions = bench.control().sessions().unwrap();
     assert_eq!(sessions.len(), 1, "{:?}", bench.control().closed());

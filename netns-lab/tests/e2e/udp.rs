@@ -60,11 +60,11 @@ pub fn bind(netns: &Netns, address: SocketAddr) -> UdpSocket {
     netns.enter(|| UdpSocket::bind(address)).unwrap().unwrap()
 }
 
-/// A socket in `netns` that talks to `peer` only, and waits 1 s for answers.
+/// A socket in `netns` that talks to `peer` only, and waits 2 s for answers.
 pub fn connect(netns: &Netns, own: IpAddr, peer: SocketAddr) -> UdpSocket {
     let socket = bind(netns, SocketAddr::new(own, 0));
     socket.connect(peer).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     socket
 }
 
