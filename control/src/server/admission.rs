@@ -2,8 +2,10 @@
 
 use super::{Handles, Limits};
 use crate::session_manager::{Context, SpecError};
+use crate::stats;
 use conntrack::{CloseCode, Closed, InsertError, SessionId, SessionInfo, SessionSpec};
 use hashbrown::HashMap;
+use proto::gateway::v1::{Counter, Stats};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
@@ -58,6 +60,19 @@ impl Shared {
         for (outcome, result) in valid.zip(results) {
             *outcome = result.map_err(Refusal::from);
         }
+    }
+
+    /// Everything counted, by now.
+    pub(super) fn stats(&self) -> Stats {
+        let Handles { config, snapshot, table, closed, .. } = &self.handles;
+        let mut stats = stats::stats(config, &snapshot(), &table.stats());
+        if let Some(sessions) = &mut stats.sessions {
+            sessions.rejected += self.refused.load(Ordering::Relaxed);
+        }
+        let mut other = |name: &str, value| stats.other.push(Counter { name: name.to_owned(), value });
+        other("closed_waiting", closed.len() as u64);
+        other("closed_dropped", closed.dropped());
+        stats
     }
 
     /// Removes sessions; their final records, and the ids there were none of.

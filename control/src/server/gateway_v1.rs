@@ -2,19 +2,18 @@
 
 use super::admission::{Refusal, Shared};
 use super::incoming::Incoming;
-use super::paging;
+use super::{paging, watch_stats};
 use crate::session_manager::gateway_v1 as convert;
 use crate::stats;
 use conntrack::{Closed, SessionId};
 use proto::gateway::v1::gateway_server::Gateway;
 use proto::gateway::v1::{
-    AddError, AddSessionsRequest, AddSessionsResponse, ClosedEvent, Counter, DeleteSessionsRequest,
+    AddError, AddSessionsRequest, AddSessionsResponse, ClosedEvent, DeleteSessionsRequest,
     DeleteSessionsResponse, FlushSessionsRequest, FlushSessionsResponse, GetSessionRequest, GetStatsRequest,
     ListLifsRequest, ListLifsResponse, ListSessionsRequest, ListSessionsResponse, SessionInfo, Stats,
-    WatchClosedRequest, closed_event::Event,
+    StatsEvent, WatchClosedRequest, WatchStatsRequest, closed_event::Event,
 };
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
@@ -144,15 +143,20 @@ impl Gateway for Service {
     }
 
     async fn get_stats(&self, _request: Request<GetStatsRequest>) -> Result<Response<Stats>, Status> {
-        let handles = &self.0.handles;
-        let mut stats = stats::stats(&handles.config, &(handles.snapshot)(), &handles.table.stats());
-        if let Some(sessions) = &mut stats.sessions {
-            sessions.rejected += self.0.refused.load(Ordering::Relaxed);
-        }
-        let waiting = handles.closed.len() as u64;
-        stats.other.push(Counter { name: "closed_waiting".to_owned(), value: waiting });
-        stats.other.push(Counter { name: "closed_dropped".to_owned(), value: handles.closed.dropped() });
-        Ok(Response::new(stats))
+        Ok(Response::new(self.0.stats()))
+    }
+
+    type WatchStatsStream = ReceiverStream<Result<StatsEvent, Status>>;
+
+    async fn watch_stats(
+        &self,
+        request: Request<WatchStatsRequest>,
+    ) -> Result<Response<Self::WatchStatsStream>, Status> {
+        let interval = watch_stats::interval(request.get_ref().interval_ms)?;
+        // One event at most waits here: a slow reader misses some, but what it gets is new.
+        let (to, from) = mpsc::channel(1);
+        tokio::spawn(watch_stats::watch(self.0.clone(), interval, to));
+        Ok(Response::new(ReceiverStream::new(from)))
     }
 
     async fn list_lifs(

@@ -1,13 +1,15 @@
-//! The gRPC server: openoffload.v2 and gateway.v1, both on every endpoint.
+//! The gRPC server: openoffload.v2 and gateway.v1, health and reflection, all on every endpoint.
 
 mod admission;
 mod connection;
 mod gateway_v1;
 mod incoming;
+mod introspection;
 mod listen;
 mod openoffload_v2;
 mod paging;
 mod tls;
+mod watch_stats;
 
 pub use tls::TlsFiles;
 
@@ -262,6 +264,16 @@ async fn serve(
     let gateway = GatewayServer::new(gateway_v1::Service(shared))
         .max_decoding_message_size(MAX_V1_REQUEST)
         .max_encoding_message_size(MAX_RESPONSE);
+    let (health, reporter) = introspection::health().await;
+    // Both are made from descriptors that were checked when this was built.
+    let (reflection, reflection_v1alpha) =
+        match (introspection::reflection(), introspection::reflection_v1alpha()) {
+            (Ok(v1), Ok(v1alpha)) => (v1, v1alpha),
+            (Err(error), _) | (_, Err(error)) => {
+                return tracing::error!(%error, "the control server cannot describe its services");
+            }
+        };
+    tokio::spawn(introspection::end_with(stop.clone(), reporter));
     let served = tonic::transport::Server::builder()
         .initial_stream_window_size(CALL_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -271,6 +283,9 @@ async fn serve(
         .http2_max_header_list_size(16 << 10)
         .add_service(session_table)
         .add_service(gateway)
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(reflection_v1alpha)
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop.cancelled_owned())
         .await;
     if let Err(error) = served {

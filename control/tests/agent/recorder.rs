@@ -153,6 +153,15 @@ impl Gateway for Recorder {
         Ok(Response::new(Box::pin(events)))
     }
 
+    type WatchStatsStream = tokio_stream::Empty<Result<v1::StatsEvent, Status>>;
+
+    async fn watch_stats(
+        &self,
+        _: Request<v1::WatchStatsRequest>,
+    ) -> Result<Response<Self::WatchStatsStream>, Status> {
+        Err(Status::unimplemented("the agent does not ask for it"))
+    }
+
     async fn get_stats(&self, _: Request<v1::GetStatsRequest>) -> Result<Response<v1::Stats>, Status> {
         Err(Status::unimplemented("not part of the agent's life"))
     }
