@@ -36,8 +36,8 @@ impl Process {
         };
         let mut command = command::command(&netns.argv(argv));
         command.stdin(Stdio::null()).stdout(open()?).stderr(open()?);
-        let name =
-            argv.first().map_or("", |program| program.rsplit('/').next().unwrap_or(program)).to_owned();
+        let program = argv.iter().find(|word| **word != "env" && !word.contains('='));
+        let name = program.map_or("", |program| program.rsplit('/').next().unwrap_or(program)).to_owned();
         let _alive = cleanup::gate();
         let child = command::spawn(command, &name)?;
         Ok(Process { name, child, log: log.to_owned() })
