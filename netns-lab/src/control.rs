@@ -36,6 +36,8 @@ pub struct Session {
     pub out_packets: u64,
     /// Bytes from `out_lif`.
     pub out_bytes: u64,
+    /// When it was installed, in seconds and nanoseconds since 1970: ids are used again.
+    pub start: (i64, i32),
     /// Why it closed; `None` while it lives.
     pub closed: Option<api::CloseCode>,
 }
@@ -46,7 +48,12 @@ impl Session {
         self.in_packets + self.out_packets
     }
 
-    fn new(session: api::Session, counters: Option<api::Counters>, closed: Option<i32>) -> Option<Self> {
+    fn new(
+        session: api::Session,
+        counters: Option<api::Counters>,
+        start: Option<(i64, i32)>,
+        closed: Option<i32>,
+    ) -> Option<Self> {
         let tuple = session.original?;
         let counters = counters.unwrap_or_default();
         Some(Session {
@@ -63,6 +70,7 @@ impl Session {
             in_bytes: counters.in_bytes,
             out_packets: counters.out_packets,
             out_bytes: counters.out_bytes,
+            start: start.unwrap_or_default(),
             closed: closed.map(|code| api::CloseCode::try_from(code).unwrap_or_default()),
         })
     }
@@ -115,7 +123,14 @@ impl Control {
             loop {
                 let page =
                     client.list_sessions(api::ListSessionsRequest { cursor, limit: 0 }).await?.into_inner();
-                let known = |info: api::SessionInfo| Session::new(info.session?, info.counters, None);
+                let known = |info: api::SessionInfo| {
+                    Session::new(
+                        info.session?,
+                        info.counters,
+                        info.start_time.map(|time| (time.seconds, time.nanos)),
+                        None,
+                    )
+                };
                 sessions.extend(page.sessions.into_iter().filter_map(known));
                 cursor = page.next_cursor;
                 if cursor == 0 {
@@ -143,9 +158,7 @@ impl Control {
         // A session that closes between the two calls must not be missed, nor counted twice.
         let mut all = self.sessions()?;
         let closed = self.closed();
-        all.retain(|live| {
-            !closed.iter().any(|session| session.id == live.id && session.source == live.source)
-        });
+        all.retain(|live| !closed.iter().any(|session| session.id == live.id && session.start == live.start));
         all.extend(closed);
         Ok(all)
     }
@@ -187,8 +200,9 @@ impl Control {
                 let mut closed = closed.lock().unwrap_or_else(PoisonError::into_inner);
                 match message.event {
                     Some(Event::Closed(record)) => {
+                        let start = record.start_time.map(|time| (time.seconds, time.nanos));
                         let session = record.session.and_then(|session| {
-                            Session::new(session, record.counters, Some(record.close_code))
+                            Session::new(session, record.counters, start, Some(record.close_code))
                         });
                         closed.sessions.extend(session);
                     }

@@ -1,5 +1,5 @@
-//! The demonstration: the same traffic twice through the same gateway, first with every packet going through the
-//! kernel's network function, then with the agents offloading connections; and the figures of both, side by side.
+//! The demonstration: each flow twice through the same gateway, first with every packet going through the kernel's
+//! network function, then with the agent offloading connections; and the figures of both, side by side.
 
 mod flows;
 mod kernel;
@@ -14,7 +14,6 @@ use crate::control::Session;
 use crate::error::{Error, Result};
 use crate::gateway::{Gateway, start_agent};
 use crate::lab::Lab;
-use crate::plan::VNFS;
 use crate::process::Process;
 use flows::{Flow, Outcome};
 
@@ -64,20 +63,17 @@ pub fn run(options: &Options) -> Result<bool> {
     let flows = flows::all(options.seconds);
     let servers = flows.iter().map(|flow| flow.serve(&lab)).collect::<Result<Vec<Option<Process>>>>()?;
 
-    say("offload off: every packet goes through the kernel and nftables");
-    let off = run_flows(&lab, &gateway, &flows, &say)?;
-
-    say("starting the agents beside the network functions");
-    let config = AgentConfig::default();
-    let agents = VNFS
-        .iter()
-        .map(|vnf| start_agent(&lab, options.program, vnf, &config))
-        .collect::<Result<Vec<_>>>()?;
-    say("offload on: the kernel decides, the hot path does the rest");
-    let on = run_flows(&lab, &gateway, &flows, &say)?;
-
+    say("each flow twice: through the kernel and nftables, then with the agent beside the network function");
+    let (mut off, mut on) = (Vec::new(), Vec::new());
+    for flow in &flows {
+        off.push(run_flow(&lab, &gateway, flow, "off", &say)?);
+        let agent = start_agent(&lab, options.program, &flow.vnf, &AgentConfig::default())?;
+        on.push(run_flow(&lab, &gateway, flow, "on", &say)?);
+        wait_for_tcp_ends(&gateway)?;
+        agent.stop()?;
+    }
     drop(servers);
-    let closed = close_all(&gateway, agents)?;
+    let closed = close_all(&gateway)?;
     let stats = gateway.stats()?;
     if let Some(status) = gateway.ended() {
         return Err(Error::Command {
@@ -95,27 +91,21 @@ pub fn run(options: &Options) -> Result<bool> {
     Ok(table::verdict(&flows, &off, &on))
 }
 
-/// Runs all flows, one after the other, and counts their packets.
-fn run_flows(lab: &Lab, gateway: &Gateway, flows: &[Flow], say: &dyn Fn(&str)) -> Result<Vec<Figures>> {
-    let mut all = Vec::new();
-    for flow in flows {
-        let netns = lab.ns(flow.vnf.name)?;
-        let before = hot_packets(gateway, flow)?;
-        let counter = kernel::Counter::new(netns, flow)?;
-        let outcome = flow.run(lab)?;
-        let kernel_packets = counter.packets()?;
-        let hot_packets = hot_packets(gateway, flow)? - before;
-        let figures = Figures { outcome: Some(outcome), kernel_packets, hot_packets };
-        say(&format!(
-            "  {:<40} {:>14}  kernel {:>8}  hot path {:>8}",
-            flow.name,
-            table::outcome(&figures),
-            figures.kernel_packets,
-            figures.hot_packets
-        ));
-        all.push(figures);
-    }
-    Ok(all)
+/// Runs a flow, and counts its packets. The two runs of a flow follow each other closely, so that a machine that is busy
+/// with other things is so for both.
+fn run_flow(lab: &Lab, gateway: &Gateway, flow: &Flow, offload: &str, say: &dyn Fn(&str)) -> Result<Figures> {
+    let before = hot_packets(gateway, flow)?;
+    let counter = kernel::Counter::new(lab.ns(flow.vnf.name)?, flow)?;
+    let outcome = Some(flow.run(lab)?);
+    let kernel_packets = counter.packets()?;
+    let hot_packets = hot_packets(gateway, flow)? - before;
+    let figures = Figures { outcome, kernel_packets, hot_packets };
+    say(&format!(
+        "  {:<40} {offload:>3} {:>16}  kernel {kernel_packets:>8}  hot path {hot_packets:>8}",
+        flow.name,
+        table::outcome(&figures),
+    ));
+    Ok(figures)
 }
 
 /// Packets of the sessions that are part of `flow`, or were.
@@ -123,25 +113,25 @@ fn hot_packets(gateway: &Gateway, flow: &Flow) -> Result<u64> {
     Ok(gateway.control().all()?.iter().filter(|session| flow.owns(session)).map(Session::packets).sum())
 }
 
-/// Lets TCP sessions end by themselves, stops the agents, removes what is left; returns all that closed.
-fn close_all(gateway: &Gateway, agents: Vec<Process>) -> Result<Vec<Session>> {
+/// Lets TCP sessions end with their connections, before the agent takes them along.
+fn wait_for_tcp_ends(gateway: &Gateway) -> Result<()> {
     let end = Instant::now() + CLOSE_LIMIT;
-    let live_tcp = |session: &Session| session.protocol == 6;
-    while gateway.control().sessions()?.iter().any(live_tcp) && Instant::now() < end {
-        thread::sleep(Duration::from_millis(100));
+    while gateway.control().sessions()?.iter().any(|session| session.protocol == 6) && Instant::now() < end {
+        thread::sleep(Duration::from_millis(20));
     }
-    for agent in agents {
-        agent.stop()?;
-    }
+    Ok(())
+}
+
+/// Removes the sessions that are left; returns all that closed.
+fn close_all(gateway: &Gateway) -> Result<Vec<Session>> {
     gateway.control().flush()?;
     // The stream of closed sessions is a moment behind.
     let end = Instant::now() + CLOSE_LIMIT;
-    let all_told = || -> Result<bool> {
-        Ok(gateway.control().closed().len() as u64 + gateway.control().lost()
-            >= gateway.stats()?.get("/sessions/closed")?)
-    };
-    while !all_told()? && Instant::now() < end {
+    let control = gateway.control();
+    while (control.closed().len() as u64) + control.lost() < gateway.stats()?.get("/sessions/closed")?
+        && Instant::now() < end
+    {
         thread::sleep(Duration::from_millis(50));
     }
-    Ok(gateway.control().closed())
+    Ok(control.closed())
 }

@@ -46,15 +46,17 @@ pub(super) fn outcome(figures: &Figures) -> String {
 
 /// The closed sessions, with their counters.
 pub(super) fn closed(sessions: &[Session]) {
-    println!("closed sessions: {}", sessions.len());
-    if sessions.is_empty() {
+    let (used, unused): (Vec<&Session>, Vec<&Session>) =
+        sessions.iter().partition(|session| session.packets() > 0);
+    println!("closed sessions: {}, and {} that saw no packet", used.len(), unused.len());
+    if used.is_empty() {
         return;
     }
     println!(
         "  {:<6} {:>4} {:>4}  {:<48} {:>9} {:>12} {:>9} {:>12}",
         "end", "in", "out", "connection", "packets", "bytes", "back", "bytes"
     );
-    for session in sessions.iter().take(LISTED) {
+    for session in used.iter().take(LISTED) {
         let end = session
             .closed
             .map_or("", |code| code.as_str_name())
@@ -76,8 +78,8 @@ pub(super) fn closed(sessions: &[Session]) {
             session.out_bytes,
         );
     }
-    if sessions.len() > LISTED {
-        println!("  and {} more", sessions.len() - LISTED);
+    if used.len() > LISTED {
+        println!("  and {} more", used.len() - LISTED);
     }
     println!();
 }
