@@ -166,6 +166,8 @@ impl Session {
         let protocol = self.protocol;
         let original = tuple(protocol, ("source", self.source), ("destination", self.destination))?;
         let translated = self.nat.map(|nat| {
+            same_family("nat.source", nat.source, self.source)?;
+            same_family("nat.destination", nat.destination, self.source)?;
             let source = nat.source.unwrap_or(self.source);
             let destination = nat.destination.unwrap_or(self.destination);
             tuple(protocol, ("nat.source", source), ("nat.destination", destination))
@@ -260,6 +262,15 @@ impl Session {
             _idle_ms: IgnoredAny,
             _start_time: IgnoredAny,
         })
+    }
+}
+
+fn same_family(name: &str, new: Option<Address>, source: Address) -> Result<(), String> {
+    match new {
+        Some(new) if new.ip.is_ipv4() != source.ip.is_ipv4() => {
+            Err(format!("{name}: {} is of another family than source: write one of the same", new.ip))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -143,11 +143,6 @@ fn replay_says_what_is_wrong_before_it_makes_a_file() {
     let (code, errors) = replay(&config, &["--input", "up=x.pcap"]);
     let expected = "--input up=…: the configuration has no port \"up\"; it has: uplink, kernel\n";
     assert_eq!((code, errors), (Some(2), expected.to_owned()));
-    let (code, errors) = replay(&config, &["--input", &uplink, "--input", &uplink]);
-    assert_eq!(
-        (code, errors),
-        (Some(2), "--input uplink=…: given twice; merge its captures first\n".to_owned())
-    );
     assert_eq!(replay(&config, &["--input", "uplink"]).0, Some(2));
     assert_eq!(replay(&config, &[]).0, Some(2));
     assert_eq!(replay(&config, &["--input", &uplink, "--until", "-1"]).0, Some(2));

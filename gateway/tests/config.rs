@@ -71,6 +71,26 @@ fn defaults() {
 }
 
 #[test]
+fn empty_lists_where_nothing_is_a_choice() {
+    reports("vteps = [\"192.0.2.9\"]", "vteps = []", &[]);
+    reports("neighbors = [{ ip = \"192.0.2.9\", mac = \"02:00:00:00:02:09\" }]", "neighbors = []", &[]);
+}
+
+#[test]
+fn a_wrong_value_hides_no_other_problem() {
+    let text = edited("id = 2\n", "id = 1\n");
+    let text = text.replace("vlan = 100", "vlan = 9999").replace("name = \"blue\"", "name = \"red\"");
+    let text = text.replace("port = \"uplink\"\nvni", "port = \"nowhere\"\nvni");
+    let expected = [
+        r#"x.toml:26: [[lif]] "red": vlan = 9999 is wrong: write a VLAN from 1 to 4094"#,
+        r#"x.toml:30: lif "red": id 1 belongs to another lif: give one of them another id"#,
+        r#"x.toml:31: lif "red" is there twice: give one of them another name"#,
+        r#"x.toml:32: [[lif]] "red": port = "nowhere" is wrong: write "uplink" or "kernel""#,
+    ];
+    assert_eq!(problems(&text), expected);
+}
+
+#[test]
 fn values() {
     const MAC: &str = r#"write a unicast MAC address such as "02:00:00:00:00:01""#;
     const NAME: &str =

@@ -67,6 +67,20 @@ fn vlan_to_vxlan_and_back_with_nat() {
 }
 
 #[test]
+fn several_captures_of_one_port_are_merged() {
+    let frame = |payload| from_red(&inside().udp(40000, 53, payload));
+    let sent = |payload| to_blue(&outside().ttl(63).udp(61000, 53, payload));
+    let outcome = Replay::new()
+        .session(&routed(UDP))
+        .frame(0, "uplink", frame(b"first"))
+        .frame(5, "uplink", frame(b"second"))
+        .argument(&["--input", "uplink=uplink-in.pcap"])
+        .run();
+    let expected = [(0, sent(b"first")), (0, sent(b"first")), (5, sent(b"second")), (5, sent(b"second"))];
+    outcome.sent("uplink", &expected);
+}
+
+#[test]
 fn pings_by_identifier() {
     let (inside, outside) = (ip("10.1.0.5", "8.8.8.8"), ip("203.0.113.1", "8.8.8.8"));
     let (inside6, outside6) = (ip("2001:db8:a::5", "2001:db8:c::8"), ip("2001:db8:b::1", "2001:db8:c::8"));

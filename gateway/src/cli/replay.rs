@@ -20,7 +20,7 @@ pub(super) struct Args {
     /// Sessions to install first, one JSON object per line
     #[arg(long, value_name = "FILE")]
     sessions: Option<PathBuf>,
-    /// A pcap or pcapng file and the port its frames enter; may be given for several ports
+    /// A pcap or pcapng file and the port its frames enter; may be given several times
     #[arg(long = "input", value_name = "PORT=FILE", value_parser = input, required = true)]
     inputs: Vec<(String, PathBuf)>,
     /// End so long after the first frame [default: with the last frame]
@@ -111,18 +111,13 @@ fn frames(inputs: &[(String, PathBuf)], config: &pipeline::Config) -> Result<Fra
     let mut frames = Frames::default();
     let mut ports = Vec::new();
     for (name, _) in inputs {
-        let usage = |message| Err(Failure::new(Code::Usage, message));
         let Some(position) = config.ports.iter().position(|port| port.name == *name) else {
             let names = config.ports.iter().map(|port| port.name.as_str()).collect::<Vec<_>>().join(", ");
-            return usage(format!(
-                "--input {name}=…: the configuration has no port {name:?}; it has: {names}"
-            ));
+            let message =
+                format!("--input {name}=…: the configuration has no port {name:?}; it has: {names}");
+            return Err(Failure::new(Code::Usage, message));
         };
-        let port = PortIndex(u8::try_from(position).unwrap_or(u8::MAX));
-        if ports.contains(&port) {
-            return usage(format!("--input {name}=…: given twice; merge its captures first"));
-        }
-        ports.push(port);
+        ports.push(PortIndex(u8::try_from(position).unwrap_or(u8::MAX)));
     }
     for ((_, file), port) in inputs.iter().zip(ports) {
         frames.read(file, port).map_err(|error| Failure::new(Code::Failed, error.to_string()))?;

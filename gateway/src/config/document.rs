@@ -129,16 +129,16 @@ impl<'d> Section<'d> {
         self.optional(key, expected, parse)
     }
 
-    /// The elements of an array that is not empty, each taken by `parse`; `expected` says what each should be.
+    /// The elements of an array, each taken by `parse`; `expected` says what each should be.
     pub(super) fn list<T>(
         &self,
         key: &'static str,
         expected: &str,
+        may_be_empty: bool,
         mut parse: impl FnMut(&DeValue<'d>) -> Option<T>,
     ) -> Option<Vec<At<T>>> {
         let value = self.raw(key)?;
-        let list = value.get_ref().as_array().filter(|array| !array.is_empty());
-        let Some(array) = list else {
+        let Some(array) = value.get_ref().as_array().filter(|array| may_be_empty || !array.is_empty()) else {
             let (line, shown) = (self.problems.line(&value.span()), show(value.get_ref()));
             let message = format!("{}: {key} = {shown} is wrong: write [ … ], each {expected}", self.title);
             self.problems.value(line, message);

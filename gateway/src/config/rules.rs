@@ -96,6 +96,8 @@ fn line_of(error: &ConfigError, config: &Config, root: &Section<'_>, lines: &Lin
         let position = config.lifs.iter().rposition(|lif| lif.name == name)?;
         lines.lifs.get(position).map(part)
     };
+    let has_port =
+        |name: &str| config.lifs.iter().rfind(|lif| lif.name == name).is_some_and(|lif| lif.port != NO_PORT);
     let vtep = |name: &str, ip| {
         let position = config.lifs.iter().rposition(|lif| lif.name == name)?;
         let at = config.lifs.get(position)?.vteps.iter().rposition(|vtep| vtep == ip)?;
@@ -115,11 +117,12 @@ fn line_of(error: &ConfigError, config: &Config, root: &Section<'_>, lines: &Lin
         E::DuplicateLif(name) => lif(name, |lif| lif.name),
         E::DuplicateLifId(name, _) => lif(name, |lif| lif.id),
         E::DuplicateTrapVni(name, _) => lif(name, |lif| lif.trap_vni),
-        E::TagTaken(name, ..) | E::DuplicateVni(name, _) => lif(name, |lif| lif.encapsulation),
+        E::TagTaken(name, ..) if has_port(name) => lif(name, |lif| lif.encapsulation),
+        E::DuplicateVni(name, _) => lif(name, |lif| lif.encapsulation),
         E::LifMtu(name, _) => lif(name, |lif| lif.mtu),
         E::NoUnderlay(name) if !root.has("underlay") => lif(name, |lif| lif.encapsulation),
-        E::NotOnUnderlay(name) if underlay_port => lif(name, |lif| lif.encapsulation),
-        E::LifOnTrapPort(name) => lif(name, |lif| lif.name),
+        E::NotOnUnderlay(name) if underlay_port && has_port(name) => lif(name, |lif| lif.encapsulation),
+        E::LifOnTrapPort(name) if has_port(name) => lif(name, |lif| lif.name),
         E::VtepFamily(name, ip) if underlay_address => vtep(name, ip),
         E::VtepAddress(name, ip) | E::DuplicateVtep(name, ip) => vtep(name, ip),
         E::UnderlayOnTrapPort if underlay_port => Some(lines.underlay),

@@ -82,7 +82,7 @@ fn eal(root: &Section<'_>, lines: &mut Lines) -> Eal {
     let Some(section) = root.table("eal", "[eal]") else { return eal };
     lines.main_lcore = section.line;
     lines.workers = vec![section.line];
-    if let Some(workers) = section.list("workers", LCORE, value::integer(0..=1023)) {
+    if let Some(workers) = section.list("workers", LCORE, false, value::integer(0..=1023)) {
         lines.workers = workers.iter().map(|at| at.line).collect();
         eal.workers = workers.into_iter().map(|at| at.value).collect();
     }
@@ -171,9 +171,9 @@ fn underlay(root: &Section<'_>, names: &[&str], lines: &mut Lines) -> Option<Und
     for neighbor in section.tables("neighbors", "[underlay] neighbors", "[{ ip = \"…\", mac = \"…\" }]") {
         let ip = neighbor.required("ip", "\"IP\" of the neighbour", value::ip);
         let mac = neighbor.required("mac", value::MAC, value::mac);
-        if let (Some(ip), Some(mac)) = (ip, mac) {
+        if let Some(ip) = ip {
             lines.neighbors.push(ip.line);
-            neighbors.push(StaticNeighbor { ip: ip.value, mac: mac.value });
+            neighbors.push(StaticNeighbor { ip: ip.value, mac: value_or(mac, [0; 6]) });
         }
         neighbor.finish();
     }
@@ -189,16 +189,16 @@ fn underlay(root: &Section<'_>, names: &[&str], lines: &mut Lines) -> Option<Und
 
 fn lifs(root: &Section<'_>, names: &[&str], lines: &mut Lines, problems: &Problems) -> Vec<Lif> {
     let mut lifs = Vec::new();
-    for section in root.tables("lif", "[[lif]]", "[[lif]]") {
-        if let Some((lif, at)) = lif(section, names, problems) {
-            lines.lifs.push(at);
-            lifs.push(lif);
-        }
+    for (position, section) in (0..).zip(root.tables("lif", "[[lif]]", "[[lif]]")) {
+        let (lif, at) = lif(position, section, names, problems);
+        lines.lifs.push(at);
+        lifs.push(lif);
     }
     lifs
 }
 
-fn lif(mut section: Section<'_>, names: &[&str], problems: &Problems) -> Option<(Lif, LifLines)> {
+/// What is missing or wrong is replaced by what no other LIF can have, so that the rest still takes part in the rules.
+fn lif(position: u32, mut section: Section<'_>, names: &[&str], problems: &Problems) -> (Lif, LifLines) {
     let line = section.line;
     let mut at =
         LifLines { id: line, name: line, encapsulation: line, trap_vni: line, mtu: line, vteps: vec![] };
@@ -223,7 +223,7 @@ fn lif(mut section: Section<'_>, names: &[&str], problems: &Problems) -> Option<
     let trap_vni = take(given, &mut at.trap_vni).or(own_vni);
     let mtu = section.optional("mtu", "bytes from 68 to 9216", value::integer(68..=9216));
     let mtu = take(mtu, &mut at.mtu).unwrap_or(1500);
-    let vteps = section.list("vteps", "\"IP\" of a VTEP", value::ip).unwrap_or_default();
+    let vteps = section.list("vteps", "\"IP\" of a VTEP", true, value::ip).unwrap_or_default();
     at.vteps = vteps.iter().map(|vtep| vtep.line).collect();
     if let (Some(Encapsulation::Vlan(_) | Encapsulation::Untagged), Some(line)) =
         (encapsulation, at.vteps.first())
@@ -234,15 +234,15 @@ fn lif(mut section: Section<'_>, names: &[&str], problems: &Problems) -> Option<
     section.finish();
     let vteps = vteps.into_iter().map(|vtep| vtep.value).collect();
     let lif = Lif {
-        id: id?,
-        name: name?,
-        port: port?,
-        encapsulation: encapsulation?,
-        trap_vni: trap_vni?,
+        id: id.unwrap_or(u32::MAX - position),
+        name: name.unwrap_or_else(|| format!("number {}", position + 1)),
+        port: port.unwrap_or(NO_PORT),
+        encapsulation: encapsulation.unwrap_or(Encapsulation::Vlan(u16::MAX - position as u16)),
+        trap_vni: trap_vni.unwrap_or(u32::MAX - position),
         mtu,
         vteps,
     };
-    Some((lif, at))
+    (lif, at)
 }
 
 fn encapsulation(section: &Section<'_>, line: &mut usize, problems: &Problems) -> Option<Encapsulation> {
@@ -341,7 +341,7 @@ fn control(root: &Section<'_>, file: &Path, lines: &mut Lines) -> Control {
     let mut control = Control { listen: vec![default], tls: None, plaintext: false };
     let Some(section) = root.table("control", "[control]") else { return control };
     (lines.plaintext, lines.listen) = (section.line, vec![section.line]);
-    if let Some(listen) = section.list("listen", value::LISTEN, value::listen) {
+    if let Some(listen) = section.list("listen", value::LISTEN, false, value::listen) {
         lines.listen = listen.iter().map(|at| at.line).collect();
         control.listen = listen.into_iter().map(|at| at.value).collect();
     }

@@ -107,6 +107,11 @@ fn bad_lines() {
             r#""timeuot": 30"#,
             "column _: unknown field `timeuot`, expected one of `session_id`, `in_lif`, `out_lif`, `protocol`, `source`, `destination`, `action`, `collector`, `timeout`, `nat`, `l2`, `state`, `in_packets`, `in_bytes`, `out_packets`, `out_bytes`, `idle_ms`, `start_time`",
         ),
+        (
+            "203.0.113.1:61000",
+            "[2001:db8::1]:61000",
+            "nat.source: 2001:db8::1 is of another family than source: write one of the same",
+        ),
         (r#""session_id": 7, "#, "", "column _: missing field `session_id`"),
     ];
     for (from, to, expected) in cases {
