@@ -1,6 +1,7 @@
 //! The control side: gRPC services over the session table, and the offload agent beside a Linux VNF.
 #![forbid(unsafe_code)]
 
+pub mod activation;
 pub mod agent;
 pub mod client;
 pub mod clock;

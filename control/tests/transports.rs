@@ -72,7 +72,7 @@ async fn start(listen: Vec<Endpoint>, tls: Option<TlsFiles>) -> Gateway {
 }
 
 async fn refused(listen: Vec<Endpoint>, tls: Option<TlsFiles>, plaintext: bool) -> ServerError {
-    let config = ServerConfig { listen, tls, plaintext, limits: Limits::default() };
+    let config = ServerConfig { listen, tls, plaintext, ..Default::default() };
     match Server::start(config, handles(10, 10, 1, false)).await {
         Ok(_) => panic!("must not start"),
         Err(error) => error,

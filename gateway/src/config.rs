@@ -1,6 +1,7 @@
 //! The configuration: TOML read into sections, every problem collected with its line, and out comes either the typed
 //! [`Config`] or the list of all that is wrong.
 
+mod activation;
 mod document;
 mod rules;
 mod sections;
@@ -12,6 +13,7 @@ pub use value::{format_mac, parse_mac};
 
 use conntrack::table::Timeouts;
 use control::Endpoint;
+use control::activation::ActivationConfig;
 use document::{Problems, Section};
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
@@ -30,6 +32,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// `[control]`.
     pub control: Control,
+    /// `[activation]`; None: always active.
+    pub activation: Option<ActivationConfig>,
     /// `[log]`.
     pub log: Log,
 }

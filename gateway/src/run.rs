@@ -215,6 +215,7 @@ fn server_config(config: &Config) -> ServerConfig {
         tls: config.control.tls.as_ref().map(tls_files),
         plaintext: config.control.plaintext,
         limits: Limits { shutdown: GRACE, ..Limits::default() },
+        activation: config.activation.clone(),
     }
 }
 

@@ -272,7 +272,7 @@ fn unknown_keys_and_sections() {
         "[trap]",
         "[extra]\nx = 1\n[trap]",
         &[
-            "36: the file: unknown key extra: known here: eal, port, underlay, lif, trap, sessions, control, log",
+            "36: the file: unknown key extra: known here: eal, port, underlay, lif, trap, sessions, control, activation, log",
         ],
     );
 }
@@ -426,4 +426,53 @@ fn everything_wrong_is_reported_at_once() {
         .map(|problem| problem.split(':').nth(1).unwrap().parse::<usize>().unwrap())
         .collect::<Vec<_>>();
     assert_eq!(lines, [2, 2, 10, 17, 33, 36, 45]);
+}
+
+#[test]
+fn activation() {
+    let parse = |section: &str| Config::parse(Path::new("/etc/gw/x.toml"), &format!("{GOOD}{section}"));
+    assert!(parse("").unwrap().activation.is_none(), "always active");
+    let text = r#"
+[activation]
+vnf = ["https://192.0.2.5:3443", "http://[::1]:50051"]
+name = "edge-1"
+description = "Example Inc., software"
+rate = 5000
+tls = { ca = "vnf.crt", cert = "gw.crt", key = "gw.key", server_name = "vnf" }
+"#;
+    let activation = parse(text).unwrap().activation.unwrap();
+    assert_eq!(activation.vnfs[0].endpoint.to_string(), "192.0.2.5:3443");
+    let tls = activation.vnfs[0].tls.as_ref().unwrap();
+    assert_eq!((tls.ca.as_path(), tls.server_name.as_deref()), (Path::new("/etc/gw/vnf.crt"), Some("vnf")));
+    assert!(activation.vnfs[1].tls.is_none());
+    let device = activation.device;
+    assert_eq!((device.name.as_str(), device.description.as_str()), ("edge-1", "Example Inc., software"));
+    assert_eq!(
+        (device.capacity, device.rate, device.tcp_timeout, device.udp_timeout),
+        (1_000_000, 5000, 7440, 300)
+    );
+}
+
+#[test]
+fn activation_problems() {
+    let line = GOOD.lines().count() + 1;
+    for (text, at, expected) in [
+        ("[activation]\nname = \"a\"", 0, "vnf is missing"),
+        ("[activation]\nvnf = []\nname = \"a\"", 1, "vnf = [] is wrong"),
+        ("[activation]\nvnf = [\"http://1.2.3.4:1\"]", 0, "name is missing"),
+        ("[activation]\nvnf = [\"1.2.3.4:1\"]\nname = \"a\"", 1, "https://IP:PORT"),
+        ("[activation]\nvnf = [\"http://1.2.3.4:0\"]\nname = \"a\"", 1, "https://IP:PORT"),
+        ("[activation]\nvnf = [\"https://1.2.3.4:1\"]\nname = \"a\"", 1, "write tls = { ca = \"FILE\" }"),
+        (
+            "[activation]\nvnf = [\"https://1.2.3.4:1\"]\nname = \"a\"\ntls = { ca = \"x\", key = \"y\" }",
+            3,
+            "both cert and key",
+        ),
+        ("[activation]\nvnf = [\"http://1.2.3.4:1\"]\nname = \"a\"\nvendor = \"b\"", 3, "unknown key vendor"),
+    ] {
+        let found = problems(&format!("{GOOD}{text}\n"));
+        assert_eq!(found.len(), 1, "{text}: {found:?}");
+        assert!(found[0].starts_with(&format!("x.toml:{}:", line + at)), "{text}: {found:?}");
+        assert!(found[0].contains(expected), "{text}: {found:?}");
+    }
 }

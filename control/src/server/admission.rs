@@ -1,6 +1,7 @@
 //! What the services share: sessions come in by streams, and go out with their final counters.
 
 use super::{Handles, Limits};
+use crate::activation::Activation;
 use crate::session_manager::{Context, SpecError};
 use crate::stats;
 use conntrack::{CloseCode, Closed, InsertError, SessionId, SessionInfo, SessionSpec};
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) stop: CancellationToken,
     pub(super) add_streams: Semaphore,
+    pub(super) activation: Activation,
     /// Sessions refused before the table saw them.
     pub(super) refused: AtomicU64,
 }
@@ -34,6 +36,9 @@ pub(super) enum Refusal {
     /// The table does not take it.
     #[error(transparent)]
     Table(#[from] InsertError),
+    /// No VNF has activated this device.
+    #[error("this device is not activated: activate it at one of the VNFs it is registered with")]
+    Inactive,
 }
 
 impl Shared {
@@ -51,6 +56,11 @@ impl Shared {
         outcomes: &mut Vec<Result<(), Refusal>>,
     ) {
         let from = outcomes.len();
+        if !self.activation.is_active() {
+            outcomes.extend(requested.map(|_| Err(Refusal::Inactive)));
+            self.refused.fetch_add((outcomes.len() - from) as u64, Ordering::Relaxed);
+            return;
+        }
         let mut specs = Vec::with_capacity(requested.size_hint().0);
         outcomes.extend(requested.map(|spec| spec.map(|spec| specs.push(spec)).map_err(Refusal::from)));
         let mut results = Vec::with_capacity(specs.len());
@@ -72,6 +82,7 @@ impl Shared {
         let mut other = |name: &str, value| stats.other.push(Counter { name: name.to_owned(), value });
         other("closed_waiting", closed.len() as u64);
         other("closed_dropped", closed.dropped());
+        other("activated_by", self.activation.count());
         stats
     }
 

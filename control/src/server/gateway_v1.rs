@@ -8,7 +8,7 @@ use crate::stats;
 use conntrack::{Closed, SessionId};
 use proto::gateway::v1::gateway_server::Gateway;
 use proto::gateway::v1::{
-    AddError, AddSessionsRequest, AddSessionsResponse, ClosedEvent, DeleteSessionsRequest,
+    AddError, AddSessionsRequest, AddSessionsResponse, AddStatus, ClosedEvent, DeleteSessionsRequest,
     DeleteSessionsResponse, FlushSessionsRequest, FlushSessionsResponse, GetSessionRequest, GetStatsRequest,
     ListLifsRequest, ListLifsResponse, ListSessionsRequest, ListSessionsResponse, SessionInfo, Stats,
     StatsEvent, WatchClosedRequest, WatchStatsRequest, closed_event::Event,
@@ -40,6 +40,7 @@ fn add_error(session_id: u64, index: u64, refusal: &Refusal) -> AddError {
     let status = match refusal {
         Refusal::Spec(error) => convert::spec_status(error),
         Refusal::Table(error) => convert::insert_status(error),
+        Refusal::Inactive => AddStatus::Unavailable,
     };
     AddError { session_id, index, status: status.into(), message: refusal.to_string() }
 }

@@ -13,6 +13,7 @@ mod watch_stats;
 
 pub use tls::TlsFiles;
 
+use crate::activation::{Activation, ActivationConfig};
 use crate::session_manager::Context;
 use crate::{Clock, ClosedLog, Endpoint};
 use admission::Shared;
@@ -33,8 +34,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-/// Where and how to serve.
-#[derive(Clone, Debug)]
+/// Where and how to serve. The default listens nowhere.
+#[derive(Clone, Debug, Default)]
 pub struct ServerConfig {
     /// Where: at least one.
     pub listen: Vec<Endpoint>,
@@ -44,6 +45,8 @@ pub struct ServerConfig {
     pub plaintext: bool,
     /// What clients may use up.
     pub limits: Limits,
+    /// With it, sessions are taken only while a VNF has activated this device.
+    pub activation: Option<ActivationConfig>,
 }
 
 /// What clients may use up.
@@ -160,6 +163,7 @@ pub struct Server {
     grace: Duration,
     tls: watch::Sender<Option<TlsAcceptor>>,
     serve: JoinHandle<()>,
+    activation: Vec<JoinHandle<()>>,
     _sockets: Vec<SocketFile>,
 }
 
@@ -197,8 +201,19 @@ impl Server {
         for listener in listeners {
             tokio::spawn(listener.accept(gate.clone(), current_tls.clone()));
         }
-        let serve = tokio::spawn(serve(incoming, handles, limits, stop.clone()));
-        Ok(Self { endpoints, stop, kill, grace: limits.shutdown, tls, serve, _sockets: sockets })
+        let (state, activation) = Activation::start(config.activation, &stop);
+        let shared = Arc::new(Shared {
+            context: Context::new(&handles.config, handles.copies),
+            limits,
+            stop: stop.clone(),
+            add_streams: Semaphore::new(limits.add_streams),
+            refused: AtomicU64::new(0),
+            activation: state,
+            handles,
+        });
+        let serve = tokio::spawn(serve(incoming, shared));
+        let grace = limits.shutdown;
+        Ok(Self { endpoints, stop, kill, grace, tls, serve, activation, _sockets: sockets })
     }
 
     /// Where it listens, ports chosen by the system filled in.
@@ -215,9 +230,19 @@ impl Server {
         Ok(())
     }
 
-    /// Takes no more connections, ends streams, lets calls end (for [`Limits::shutdown`]), and removes its sockets.
+    /// Takes no more connections, deregisters from VNFs, ends streams, lets calls end (for [`Limits::shutdown`] each), and
+    /// removes its sockets.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
+        let deregistered = async {
+            for task in std::mem::take(&mut self.activation) {
+                // A task that panicked has nothing left to say.
+                let _ = task.await;
+            }
+        };
+        if tokio::time::timeout(self.grace, deregistered).await.is_err() {
+            tracing::warn!("a VNF did not answer in time to the deregistration");
+        }
         if tokio::time::timeout(self.grace, &mut self.serve).await.is_err() {
             tracing::warn!("clients have not ended their calls in time; their connections are closed");
             self.kill.cancel();
@@ -243,21 +268,8 @@ const MAX_RESPONSE: usize = 4 << 20;
 const CALL_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 
-async fn serve(
-    incoming: mpsc::Receiver<io::Result<Connection>>,
-    handles: Handles,
-    limits: Limits,
-    stop: CancellationToken,
-) {
-    let context = Context::new(&handles.config, handles.copies);
-    let shared = Arc::new(Shared {
-        context,
-        limits,
-        stop: stop.clone(),
-        add_streams: Semaphore::new(limits.add_streams),
-        refused: AtomicU64::new(0),
-        handles,
-    });
+async fn serve(incoming: mpsc::Receiver<io::Result<Connection>>, shared: Arc<Shared>) {
+    let (limits, stop) = (shared.limits, shared.stop.clone());
     let session_table = SessionTableServer::new(openoffload_v2::Service(shared.clone()))
         .max_decoding_message_size(MAX_V2_REQUEST)
         .max_encoding_message_size(MAX_RESPONSE);

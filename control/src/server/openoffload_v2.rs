@@ -151,6 +151,7 @@ fn failed(response: &mut AddSessionResponse, position: u64, session_id: u64, ref
     let status = match refusal {
         Refusal::Spec(_) => AddSessionStatus::SessionRejected,
         Refusal::Table(error) => convert::add_status(error),
+        Refusal::Inactive => AddSessionStatus::SessionTableUnavailable,
     };
     if response.request_status() == AddSessionStatus::SessionAccepted {
         response.set_request_status(status);

@@ -3,6 +3,7 @@
 
 use conntrack::table::{Reader, SessionTable, TableConfig, Timeouts};
 use conntrack::{FlowKeyV4, LifIndex, TcpFlags};
+use control::activation::ActivationConfig;
 use control::client::{self, Target};
 use control::{Clock, ClosedLog, Endpoint, Handles, Housekeeper, Limits, Server, ServerConfig, TlsFiles};
 use pipeline::config::{Port, Trap};
@@ -27,6 +28,7 @@ pub struct Setup {
     pub plaintext: bool,
     pub copies: bool,
     pub housekeeping: bool,
+    pub activation: Option<ActivationConfig>,
 }
 
 impl Default for Setup {
@@ -41,6 +43,7 @@ impl Default for Setup {
             plaintext: false,
             copies: false,
             housekeeping: true,
+            activation: None,
         }
     }
 }
@@ -58,7 +61,13 @@ impl Setup {
         let mut listen = self.listen;
         listen.insert(0, Endpoint::Unix(dir.path().join("control.sock")));
         let handles = handles(self.capacity, self.log, self.watch, self.copies);
-        let config = ServerConfig { listen, tls: self.tls, plaintext: self.plaintext, limits: self.limits };
+        let config = ServerConfig {
+            listen,
+            tls: self.tls,
+            plaintext: self.plaintext,
+            limits: self.limits,
+            activation: self.activation,
+        };
         let server = Server::start(config, handles.clone()).await.expect("server");
         let housekeeper = self.housekeeping.then(|| {
             Housekeeper::start(handles.table.clone(), handles.clock, handles.closed.clone()).expect("thread")

@@ -2,8 +2,8 @@
 //! can be checked as well; nothing made from such a file is ever used.
 
 use super::document::{At, Problems, Section};
-use super::value;
 use super::{Config, Control, Eal, Log, Port, Sessions, Tls, rules};
+use super::{activation, value};
 use conntrack::table::Timeouts;
 use control::Endpoint;
 use pipeline::PortIndex;
@@ -58,9 +58,10 @@ pub(super) fn config(root: &Section<'_>, file: &Path, problems: &Problems) -> Op
     let trap = trap(root, &names, &mut lines, problems);
     let sessions = sessions(root);
     let control = control(root, file, &mut lines);
+    let activation = activation::activation(root, file, &sessions, problems);
     let log = log(root);
     let pipeline = pipeline::Config { ports: pipeline_ports, underlay, lifs, trap };
-    let config = Config { eal, ports, pipeline, sessions, control, log };
+    let config = Config { eal, ports, pipeline, sessions, control, activation, log };
     rules::check(&config, root, &lines, problems);
     Some(config)
 }

@@ -60,6 +60,7 @@ fn changed(new: &Config, running: &Config) -> Vec<&'static str> {
         ("[trap]", same(&a.trap, &b.trap)),
         ("[sessions]", new.sessions == running.sessions),
         ("[control]", same_control),
+        ("[activation]", same(&new.activation, &running.activation)),
     ];
     sections.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
 }

@@ -1,0 +1,257 @@
+//! The device's side of activation, against a VNF that serves it.
+
+mod common;
+
+use common::{Gateway, Setup, add, session};
+use control::activation::{ActivationConfig, Device, Pacing};
+use control::client::Target;
+use control::{Endpoint, Limits};
+use proto::gateway::v1;
+use proto::openoffload::v1alpha5::activation_server::{Activation, ActivationServer};
+use proto::openoffload::v1alpha5::{
+    ActivationStatus, ActivationStatusType, DeviceDescription, DeviceList, InterfaceType, RegistrationStatus,
+    RegistrationStatusType,
+};
+use proto::openoffload::v2::{AddSessionStatus, RequestStatus, SessionId};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// A VNF with an administrator.
+#[derive(Clone, Default)]
+struct Vnf(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    registered: Vec<DeviceDescription>,
+    activated: Option<DeviceDescription>,
+}
+
+impl Vnf {
+    async fn serve(&self, address: SocketAddr) -> (SocketAddr, JoinHandle<()>) {
+        let listener = TcpListener::bind(address).await.expect("address");
+        let address = listener.local_addr().expect("address");
+        let service = ActivationServer::new(self.clone());
+        let server = tonic::transport::Server::builder()
+            .add_service(service)
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        (address, tokio::spawn(async move { server.await.expect("serves") }))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap().registered.iter().map(|device| device.name.clone()).collect()
+    }
+
+    fn activate(&self, name: Option<&str>) {
+        let name = name.unwrap_or_default();
+        self.0.lock().unwrap().activated =
+            (!name.is_empty()).then(|| DeviceDescription { name: name.to_owned(), ..Default::default() });
+    }
+
+    async fn registered(&self) {
+        until(async || self.names() == ["red-gateway"]).await;
+    }
+}
+
+#[tonic::async_trait]
+impl Activation for Vnf {
+    async fn register_offload_device(
+        &self,
+        request: Request<DeviceDescription>,
+    ) -> Result<Response<RegistrationStatus>, Status> {
+        self.0.lock().unwrap().registered.push(request.into_inner());
+        Ok(Response::new(RegistrationStatus { status: RegistrationStatusType::DeviceRegistered.into() }))
+    }
+
+    async fn deregister_offload_device(
+        &self,
+        request: Request<DeviceDescription>,
+    ) -> Result<Response<RegistrationStatus>, Status> {
+        self.0.lock().unwrap().registered.retain(|device| device != request.get_ref());
+        Ok(Response::new(RegistrationStatus { status: RegistrationStatusType::DeviceDeregistered.into() }))
+    }
+
+    async fn get_registered_offload_devices(&self, _: Request<()>) -> Result<Response<DeviceList>, Status> {
+        Ok(Response::new(DeviceList { devices: self.0.lock().unwrap().registered.clone() }))
+    }
+
+    async fn activate_offload(
+        &self,
+        request: Request<DeviceDescription>,
+    ) -> Result<Response<ActivationStatus>, Status> {
+        let device = request.into_inner();
+        self.0.lock().unwrap().activated = Some(device.clone());
+        let status = ActivationStatusType::DeviceActivated.into();
+        Ok(Response::new(ActivationStatus { status, device: Some(device) }))
+    }
+
+    async fn deactivate_offload(
+        &self,
+        _: Request<DeviceDescription>,
+    ) -> Result<Response<ActivationStatus>, Status> {
+        let device = self.0.lock().unwrap().activated.take();
+        Ok(Response::new(ActivationStatus { status: ActivationStatusType::DeviceDeactivated.into(), device }))
+    }
+
+    async fn get_activated_offload(&self, _: Request<()>) -> Result<Response<DeviceDescription>, Status> {
+        let activated = self.0.lock().unwrap().activated.clone();
+        activated.map(Response::new).ok_or_else(|| Status::not_found("none is activated"))
+    }
+}
+
+async fn until(condition: impl AsyncFn() -> bool) {
+    for _ in 0..1000 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within 10 s");
+}
+
+async fn gateway(vnfs: &[SocketAddr], hold: Duration) -> Gateway {
+    let device = Device {
+        name: "red-gateway".to_owned(),
+        description: "software, rack 7".to_owned(),
+        capacity: 20_000,
+        rate: u32::MAX,
+        tcp_timeout: 7440,
+        udp_timeout: 300,
+    };
+    let pacing = Pacing {
+        poll: Duration::from_millis(20),
+        call: Duration::from_secs(2),
+        backoff: Duration::from_millis(20),
+        backoff_max: Duration::from_millis(100),
+        hold,
+    };
+    let vnfs = vnfs.iter().map(|address| Target::from(Endpoint::Tcp(*address))).collect();
+    let activation = Some(ActivationConfig { vnfs, device, pacing });
+    let limits = Limits { shutdown: Duration::from_secs(5), ..Limits::default() };
+    Setup { activation, limits, ..Default::default() }.start().await
+}
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn any_port() -> SocketAddr {
+    ([127, 0, 0, 1], 0).into()
+}
+
+/// The status of an attempt to install session `n`.
+async fn attempt(gateway: &Gateway, n: u32) -> AddSessionStatus {
+    add(&mut gateway.v2().await, [session(n)]).await.request_status()
+}
+
+#[tokio::test]
+async fn serves_once_activated_and_no_more_when_deactivated() {
+    let vnf = Vnf::default();
+    let (address, _server) = vnf.serve(any_port()).await;
+    let gateway = gateway(&[address], LONG).await;
+    vnf.registered().await;
+    let device = vnf.0.lock().unwrap().registered[0].clone();
+    assert_eq!(device.r#type(), InterfaceType::Software);
+    assert_eq!((device.description.as_str(), device.session_capacity), ("software, rack 7", 20_000));
+    assert_eq!(
+        (device.session_rate, device.tcp_session_timeout, device.udp_session_timeout),
+        (i32::MAX, 7440, 300)
+    );
+
+    let refused = add(&mut gateway.v2().await, [session(1), session(2)]).await;
+    assert_eq!(refused.request_status(), AddSessionStatus::SessionTableUnavailable);
+    assert_eq!((refused.error_status, refused.response_error.len()), (0b11, 2));
+    let batch =
+        v1::AddSessionsRequest { sessions: vec![v1::Session { session_id: 5, ..Default::default() }] };
+    let refused =
+        gateway.v1().await.add_sessions(tokio_stream::iter([batch])).await.expect("call").into_inner();
+    assert_eq!(refused.errors[0].status(), v1::AddStatus::Unavailable);
+    assert!(refused.errors[0].message.contains("activate"), "{}", refused.errors[0].message);
+    assert_eq!(gateway.handles.table.stats().active, 0);
+
+    vnf.activate(Some("blue-gateway"));
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(attempt(&gateway, 1).await, AddSessionStatus::SessionTableUnavailable, "another device");
+
+    vnf.activate(Some("red-gateway"));
+    until(async || attempt(&gateway, 1).await == AddSessionStatus::SessionAccepted).await;
+
+    vnf.activate(None);
+    until(async || attempt(&gateway, 2).await == AddSessionStatus::SessionTableUnavailable).await;
+    let kept = gateway.v2().await.get_session(SessionId { session_id: 1 }).await.expect("call").into_inner();
+    assert_eq!(kept.request_status(), RequestStatus::Accepted, "what was installed stays");
+}
+
+#[tokio::test]
+async fn one_of_several_vnfs_is_enough() {
+    let (one, two) = (Vnf::default(), Vnf::default());
+    let (first, _server) = one.serve(any_port()).await;
+    let (second, _server) = two.serve(any_port()).await;
+    let gateway = gateway(&[first, second], LONG).await;
+    one.registered().await;
+    two.registered().await;
+    assert_eq!(attempt(&gateway, 1).await, AddSessionStatus::SessionTableUnavailable);
+    two.activate(Some("red-gateway"));
+    until(async || attempt(&gateway, 1).await == AddSessionStatus::SessionAccepted).await;
+}
+
+#[tokio::test]
+async fn deregisters_on_shutdown() {
+    let vnf = Vnf::default();
+    let (address, _server) = vnf.serve(any_port()).await;
+    let gateway = gateway(&[address], LONG).await;
+    vnf.registered().await;
+    gateway.server.shutdown().await;
+    assert!(vnf.names().is_empty(), "{:?}", vnf.names());
+}
+
+#[tokio::test]
+async fn a_vnf_that_comes_late_is_found() {
+    let vnf = Vnf::default();
+    let (address, server) = vnf.serve(any_port()).await;
+    server.abort();
+    assert!(server.await.is_err());
+    let gateway = gateway(&[address], LONG).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(vnf.names().is_empty());
+    vnf.activate(Some("red-gateway"));
+    let (_, _server) = vnf.serve(address).await;
+    vnf.registered().await;
+    until(async || attempt(&gateway, 1).await == AddSessionStatus::SessionAccepted).await;
+}
+
+/// A VNF whose memory is lost with its process.
+#[tokio::test]
+async fn a_vnf_that_forgets_is_told_again() {
+    let vnf = Vnf::default();
+    let (address, _server) = vnf.serve(any_port()).await;
+    let _gateway = gateway(&[address], LONG).await;
+    vnf.registered().await;
+    *vnf.0.lock().unwrap() = State::default();
+    vnf.registered().await;
+}
+
+/// Connections already open live on when a tonic server's task is aborted, hence a server of its own runtime.
+#[test]
+fn an_activation_holds_for_a_while_without_the_vnf() {
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let here = runtime();
+    for (hold, expected) in [
+        (LONG, AddSessionStatus::SessionAccepted),
+        (Duration::from_millis(300), AddSessionStatus::SessionTableUnavailable),
+    ] {
+        let (there, vnf) = (runtime(), Vnf::default());
+        let (address, _server) = there.block_on(vnf.serve(any_port()));
+        vnf.activate(Some("red-gateway"));
+        here.block_on(async {
+            let gateway = gateway(&[address], hold).await;
+            until(async || attempt(&gateway, 1).await == AddSessionStatus::SessionAccepted).await;
+            there.shutdown_background();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(attempt(&gateway, 2).await, expected, "held for {hold:?}");
+        });
+    }
+}
