@@ -24,7 +24,7 @@ pub(super) fn activation(
         let message = format!("[activation]: vnf is missing: write vnf = [ … ], each {VNF}");
         problems.rule(section.line, message);
     }
-    let vnfs = section.list("vnf", VNF, vnf).unwrap_or_default();
+    let vnfs = section.list("vnf", VNF, false, vnf).unwrap_or_default();
     let name = section.required("name", value::NAME, value::name);
     let description = section.optional("description", "\"vendor and whatever helps to choose\"", value::text);
     let rate = "sessions per second from 1 to 2147483647";
