@@ -14,7 +14,7 @@ const UDP_RATE: u64 = 20_000_000;
 /// Number of DNS queries, all from one port.
 const QUERIES: u32 = 20;
 /// Number of pings.
-const PINGS: u32 = 10;
+const PINGS: u32 = 20;
 /// Source port of the DNS queries.
 const QUERY_PORT: u16 = 5353;
 
@@ -99,11 +99,6 @@ impl Flow {
             && session.destination.ip() == self.to
             && session.protocol == self.protocol()
             && (self.kind == Kind::Ping || session.destination.port() == self.port)
-    }
-
-    /// Whether it must be offloaded: it is of a protocol that agents offload.
-    pub(super) fn must_be_offloaded(&self) -> bool {
-        self.kind != Kind::Ping
     }
 
     /// nftables' expression for its packets, both ways.

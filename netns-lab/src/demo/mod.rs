@@ -64,10 +64,11 @@ pub fn run(options: &Options) -> Result<bool> {
     let servers = flows.iter().map(|flow| flow.serve(&lab)).collect::<Result<Vec<Option<Process>>>>()?;
 
     say("each flow twice: through the kernel and nftables, then with the agent beside the network function");
+    let config = AgentConfig { protocols: vec!["tcp", "udp", "icmp", "icmpv6"], ..AgentConfig::default() };
     let (mut off, mut on) = (Vec::new(), Vec::new());
     for flow in &flows {
         off.push(run_flow(&lab, &gateway, flow, "off", &say)?);
-        let agent = start_agent(&lab, options.program, &flow.vnf, &AgentConfig::default())?;
+        let agent = start_agent(&lab, options.program, &flow.vnf, &config)?;
         on.push(run_flow(&lab, &gateway, flow, "on", &say)?);
         wait_for_tcp_ends(&gateway)?;
         agent.stop()?;

@@ -121,8 +121,8 @@ pub(super) fn verdict(flows: &[Flow], off: &[Figures], on: &[Figures]) -> bool {
             }
         }
         // The first packets, and TCP's first and last ones, are the kernel's.
-        let least = if flow.kind == Kind::Dns { 0.5 } else { 0.9 };
-        if flow.must_be_offloaded() && on.hot_share() < least {
+        let least = if matches!(flow.kind, Kind::Dns | Kind::Ping) { 0.5 } else { 0.9 };
+        if on.hot_share() < least {
             wrong(flow, &format!("only {:.1} % went through the hot path", on.hot_share() * 100.0));
         }
     }
