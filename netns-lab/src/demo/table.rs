@@ -63,7 +63,9 @@ pub(super) fn closed(sessions: &[Session]) {
             .trim_start_matches("CLOSE_CODE_")
             .to_lowercase();
         let protocol = match session.protocol {
+            1 => "icmp".to_owned(),
             6 => "tcp".to_owned(),
+            58 => "icmpv6".to_owned(),
             17 => "udp".to_owned(),
             other => other.to_string(),
         };
