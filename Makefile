@@ -10,7 +10,7 @@ FUZZ_SECONDS ?= 60
 PREFIX ?= /usr/local
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # Tests that need root, namespaces and DPDK: one at a time, they share two cores.
-E2E := $(CARGO) test --locked -p netns-lab -- --test-threads=1
+E2E := $(CARGO) test --locked --workspace --test lab --test e2e
 
 .PHONY: help setup build release demo test unit e2e bench bench-full fuzz fmt clippy doc deny check valgrind install clean
 
@@ -32,12 +32,12 @@ demo: release ## The lab with real traffic, ending with a summary table (root)
 test: unit e2e ## Everything: unit, property, golden and end-to-end tests (root for the last)
 
 unit: setup
-	$(CARGO) test --locked --workspace --exclude netns-lab
+	$(CARGO) test --locked --workspace
 	$(CARGO) test --locked -p conntrack --features shuttle --lib --test shuttle
 
 e2e: release
-	$(CARGO) test --locked -p netns-lab --no-run
-	$(SUDO) env "PATH=$$PATH" GATEWAY_BIN=$(abspath $(TARGET)/release/gateway) $(E2E)
+	$(E2E) --no-run
+	$(SUDO) env "PATH=$$PATH" GATEWAY_BIN=$(abspath $(TARGET)/release/gateway) $(E2E) -- --test-threads=1
 
 bench: setup ## Benchmarks, to target/bench/report.json (under 15 minutes)
 	$(CARGO) build --locked --release -p benches
