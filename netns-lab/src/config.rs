@@ -15,6 +15,14 @@ pub struct GatewayConfig {
     pub workers: Vec<u16>,
     /// lcore of everything else.
     pub main_lcore: u16,
+    /// Further EAL arguments.
+    pub eal_args: Vec<&'static str>,
+    /// Microseconds that an idle worker sleeps, for workers that share a core.
+    pub idle_sleep_us: u32,
+    /// The uplink's device.
+    pub uplink: &'static str,
+    /// The trap port's device.
+    pub trap: &'static str,
     /// Whether memory comes from hugepages.
     pub hugepages: bool,
     /// Memory in MiB.
@@ -36,6 +44,10 @@ impl Default for GatewayConfig {
         GatewayConfig {
             workers: vec![u16::from(cores > 1)],
             main_lcore: 0,
+            eal_args: Vec::new(),
+            idle_sleep_us: 0,
+            uplink: "net_af_xdp0,iface=up-gw",
+            trap: "net_af_packet0,iface=trap-gw",
             hugepages: free_hugepages_mib() >= u64::from(memory_mib),
             memory_mib,
             capacity: 65_536,
@@ -47,6 +59,18 @@ impl Default for GatewayConfig {
 }
 
 impl GatewayConfig {
+    /// Two workers with a queue each of both ports; the second shares the core of everything else.
+    pub fn two_workers() -> Self {
+        GatewayConfig {
+            workers: vec![1, 2],
+            eal_args: vec!["--lcores=0@0,1@1,2@0"],
+            idle_sleep_us: 100,
+            uplink: "net_af_packet1,iface=up-gw,qpairs=2",
+            trap: "net_af_packet0,iface=trap-gw,qpairs=2",
+            ..GatewayConfig::default()
+        }
+    }
+
     /// The gateway's configuration file for `lab`.
     pub fn toml(&self, lab: &Lab) -> String {
         let mut text = String::new();
@@ -71,14 +95,15 @@ impl GatewayConfig {
              workers = {workers:?}\n\
              main_lcore = {main_lcore}\n\
              hugepages = {hugepages}\n\
-             memory_mib = {memory_mib}\n\n\
+             memory_mib = {memory_mib}\n\
+             idle_sleep_us = {idle_sleep_us}\n\n\
              [[port]]\n\
              name = \"uplink\"\n\
-             device = \"net_af_xdp0,iface=up-gw\"\n\
+             device = \"{uplink}\"\n\
              mtu = {mtu}\n\n\
              [[port]]\n\
              name = \"kernel\"\n\
-             device = \"net_af_packet0,iface=trap-gw\"\n\
+             device = \"{trap}\"\n\
              mtu = {mtu}\n\n\
              [underlay]\n\
              port = \"uplink\"\n\
@@ -90,6 +115,9 @@ impl GatewayConfig {
             main_lcore = self.main_lcore,
             hugepages = self.hugepages,
             memory_mib = self.memory_mib,
+            idle_sleep_us = self.idle_sleep_us,
+            uplink = self.uplink,
+            trap = self.trap,
             mtu = plan::CARRIER_MTU,
             vlan = plan::UNDERLAY_VLAN,
             underlay = plan::UNDERLAY_GATEWAY,

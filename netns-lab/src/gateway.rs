@@ -56,9 +56,11 @@ impl Gateway {
     /// # Errors
     /// As [`Process::wait_until`], with the end of its log.
     pub fn start(lab: &Lab, program: &Path, config: &GatewayConfig) -> Result<Self> {
-        let config = config.write(lab)?;
+        let file = config.write(lab)?;
         let log = lab.directory().join("gateway.log");
-        let argv = ["run", "--config", &config.to_string_lossy()];
+        let file = file.to_string_lossy();
+        let mut argv = vec!["run", "--config", &file, "--"];
+        argv.extend(&config.eal_args);
         let process = start(lab, "gw", program, &argv, &log)?;
         let endpoint = endpoint(lab);
         let control = Control::connect(&endpoint)?;

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
+use netns_lab::config::{AgentConfig, GatewayConfig};
 use netns_lab::plan::{A, B, BLUE, BLUE1, C, GREEN1, Host, RED, RED1, RED2, VIOLET1};
 use netns_lab::traffic::{self, DNS_ADDRESS, Iperf, ping};
 
@@ -59,6 +60,20 @@ fn tcp_bulk_from_vxlan_to_vlan_and_routed_is_offloaded() {
     let bench = Bench::with_agents(&[B, C]);
     bulk(&bench, &VIOLET1, GREEN1.ipv4().into(), &GREEN1, false);
     bulk(&bench, &RED2, VIOLET1.ipv4().into(), &VIOLET1, false);
+}
+
+/// The directions of a session arrive at different workers: both find it in the one table.
+#[test]
+fn two_workers_forward_the_same_sessions() {
+    let mut bench = Bench::new(GatewayConfig::two_workers());
+    bench.start_agents(&[A, B, C], &AgentConfig::default());
+    for (from, to) in [(RED1, BLUE1), (VIOLET1, GREEN1)] {
+        assert_eq!(ping(&bench.lab, &from, to.ipv4().into(), 3).unwrap(), 3);
+    }
+    for turn in 0..3 {
+        bulk(&bench, &RED1, BLUE1.ipv4().into(), &BLUE1, turn % 2 == 1);
+    }
+    assert!(bench.gateway().log().contains("workers=2"), "{}", bench.gateway().log());
 }
 
 #[test]
