@@ -76,6 +76,8 @@ pub fn session(n: u32) -> SessionSpec {
         }),
         action: Action::Forward,
         idle_timeout: Some(3600),
+        hard_timeout: None,
+        limit: None,
         owner: 0,
     }
 }

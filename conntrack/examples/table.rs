@@ -75,6 +75,8 @@ fn session(n: u32) -> SessionSpec {
         l2: Some(L2 { forward: macs, reverse: macs }),
         action: Action::Forward,
         idle_timeout: None,
+        hard_timeout: None,
+        limit: None,
         owner: 0,
     }
 }

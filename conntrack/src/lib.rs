@@ -31,8 +31,8 @@ pub use key::{FlowKeyV4, FlowKeyV6};
 pub use lif::LifIndex;
 pub use rewrite::{Rewrite, RewriteFlags, RewriteV4, RewriteV6};
 pub use session::{
-    Action, CloseCode, Closed, Counters, L2, MacPair, SessionId, SessionInfo, SessionSpec, SessionState,
-    Tuple,
+    Action, CloseCode, Closed, Counters, L2, MacPair, RateLimit, SessionId, SessionInfo, SessionSpec,
+    SessionState, Tuple,
 };
 pub use table::{InsertError, Reader, SessionTable, TableConfig, TableError, TableStats};
 pub use tcp::TcpFlags;

@@ -4,7 +4,7 @@ use crate::LifIndex;
 use crate::checksum::ChecksumDelta;
 use crate::key::{FlowKeyV4, FlowKeyV6};
 use crate::rewrite::{Rewrite, RewriteFlags};
-use crate::session::{Action, L2, MacPair, SessionSpec, Tuple};
+use crate::session::{Action, L2, MacPair, RateLimit, SessionSpec, Tuple};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// IP protocol numbers (IANA) that the table treats apart.
@@ -20,8 +20,10 @@ pub(crate) mod protocol {
     pub const IPV6_EXTENSIONS: [u8; 4] = [0, 43, 44, 60];
 }
 
-/// Longest idle timeout, in seconds.
+/// Longest timeout, in seconds.
 pub(crate) const MAX_TIMEOUT: u32 = 1 << 21;
+/// Most that a rate limit's bucket holds, in milliseconds' worth.
+const MAX_BURST_MS: u32 = 60_000;
 
 /// One direction: what to find and what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +152,9 @@ fn rewrite<A: Address>(
     if macs.is_some() {
         flags |= RewriteFlags::ROUTED;
     }
+    if spec.hard_timeout.is_some() || spec.limit.is_some() {
+        flags |= RewriteFlags::POLICED;
+    }
     flags |= match spec.action {
         Action::Forward => 0,
         Action::Drop => RewriteFlags::DROP,
@@ -181,6 +186,17 @@ fn validate(spec: &SessionSpec) -> Result<(), &'static str> {
     }
     if spec.idle_timeout.is_some_and(|seconds| !(1..=MAX_TIMEOUT).contains(&seconds)) {
         return Err("idle timeout must be 1 to 2097152 seconds");
+    }
+    if spec.hard_timeout.is_some_and(|seconds| !(1..=MAX_TIMEOUT).contains(&seconds)) {
+        return Err("hard timeout must be 1 to 2097152 seconds");
+    }
+    if let Some(RateLimit { packets, bytes, burst_ms }) = spec.limit {
+        if packets == 0 && bytes == 0 {
+            return Err("a rate limit needs packets or bytes per second");
+        }
+        if !(1..=MAX_BURST_MS).contains(&burst_ms) {
+            return Err("a rate limit's burst must be 1 to 60000 milliseconds");
+        }
     }
     for tuple in [&spec.original, &spec.translated] {
         validate_tuple(spec.protocol, tuple)?;

@@ -22,6 +22,8 @@ impl RewriteFlags {
     pub const REVERSE: u16 = 1 << 5;
     /// The session has ended (RST, FINs both ways, deleted): treat the packet as new.
     pub const DEAD: u16 = 1 << 6;
+    /// The session has a rate limit, a hard timeout, or both.
+    pub const POLICED: u16 = 1 << 7;
 
     /// Whether any of `mask` is set.
     #[inline]

@@ -53,6 +53,17 @@ pub enum Action {
     Snoop(IpAddr),
 }
 
+/// How much of a session's traffic passes, both directions together. Token buckets, full at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct RateLimit {
+    /// Packets per second; 0 = any number.
+    pub packets: u32,
+    /// Bytes per second, as [`Counters`] count them; 0 = any number.
+    pub bytes: u64,
+    /// What may pass at once after a pause: the milliseconds' worth of either rate that the buckets hold. 1 to 60,000.
+    pub burst_ms: u32,
+}
+
 /// A session to install.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionSpec {
@@ -74,6 +85,10 @@ pub struct SessionSpec {
     pub action: Action,
     /// Seconds without a packet either way; None = the table's default for the protocol. At most 2^21.
     pub idle_timeout: Option<u32>,
+    /// Seconds from its start to its end, whatever its traffic; None = no such end. At most 2^21.
+    pub hard_timeout: Option<u32>,
+    /// What passes; None = everything.
+    pub limit: Option<RateLimit>,
     /// Who installed it, as the control side numbers its clients; 0 = nobody in particular.
     pub owner: u16,
 }
@@ -97,7 +112,7 @@ pub enum CloseCode {
     FinAck,
     /// A RST was seen.
     Rst,
-    /// No packet either way for its timeout.
+    /// No packet either way for its idle timeout, or its hard timeout is over.
     Timeout,
     /// A client removed it.
     Deleted,

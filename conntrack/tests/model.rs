@@ -25,8 +25,19 @@ enum Op {
     Flush { really: u8 },
 }
 
+/// Rates whose tokens come at whole nanoseconds.
+const LIMITS: [RateLimit; 4] = [
+    RateLimit { packets: 2, bytes: 0, burst_ms: 1000 },
+    RateLimit { packets: 0, bytes: 50_000, burst_ms: 500 },
+    RateLimit { packets: 1, bytes: 20_000, burst_ms: 3000 },
+    RateLimit { packets: 1000, bytes: 1000, burst_ms: 1 },
+];
+
 struct Live {
     spec: SessionSpec,
+    /// Thousandths of packets and bytes that the limit's buckets hold, and when they did.
+    buckets: [i64; 2],
+    filled: u64,
     start: u64,
     last: u64,
     counters: Counters,
@@ -70,6 +81,8 @@ fn spec(id: u8, original: u8, translated: u8, timeout: u8, kind: u8) -> SessionS
             _ => Action::Forward,
         },
         idle_timeout: (!timeout.is_multiple_of(4)).then_some(u32::from(timeout % 4) * 10),
+        hard_timeout: (timeout & 0x0c == 0).then_some(u32::from(timeout >> 4) * 3 + 1),
+        limit: (timeout & 0x30 == 0).then_some(LIMITS[usize::from(timeout >> 6)]),
         owner: u16::from(kind),
     }
 }
@@ -97,8 +110,37 @@ impl Live {
         }))
     }
 
+    fn is_policed(&self) -> bool {
+        self.spec.hard_timeout.is_some() || self.spec.limit.is_some()
+    }
+
+    fn due(&self) -> u64 {
+        let hard = self.spec.hard_timeout.map_or(u64::MAX, |seconds| self.start + 1000 * u64::from(seconds));
+        hard.min(self.last + self.timeout())
+    }
+
     fn expired(&self, now: u64) -> bool {
-        now >= self.last + self.timeout()
+        now >= self.due()
+    }
+
+    /// Takes a packet from the limit's buckets, if both have enough.
+    fn admits(&mut self, now: u64, bytes: u32) -> bool {
+        let Some(limit) = self.spec.limit else { return true };
+        let rates = [i64::from(limit.packets), limit.bytes as i64];
+        let passed = (now - self.filled) as i64;
+        self.filled = now;
+        for (bucket, rate) in self.buckets.iter_mut().zip(rates) {
+            *bucket = (*bucket + rate * passed).min(rate * i64::from(limit.burst_ms));
+        }
+        let costs = [1000, 1000 * i64::from(bytes)];
+        let passes = (0..2).all(|i| {
+            let most = rates[i] * i64::from(limit.burst_ms);
+            rates[i] == 0 || self.buckets[i] >= costs[i].min(most)
+        });
+        for (bucket, cost) in self.buckets.iter_mut().zip(costs) {
+            *bucket -= if passes { cost } else { 0 };
+        }
+        passes
     }
 
     fn info(&self) -> SessionInfo {
@@ -131,7 +173,7 @@ impl Model {
 
     fn close_if_over(&mut self, id: u64) -> bool {
         let session = &self.live[&id];
-        let due = session.last + session.timeout();
+        let due = session.due();
         match session.tcp {
             TcpState::Finished => self.close(id, CloseCode::FinAck, self.now),
             TcpState::Reset => self.close(id, CloseCode::Rst, self.now),
@@ -164,6 +206,8 @@ impl Model {
         }
         let new = Live {
             spec: *spec,
+            buckets: [1 << 40; 2],
+            filled: self.now,
             start: self.now,
             last: self.now,
             counters: Counters::default(),
@@ -230,7 +274,12 @@ impl Model {
                             }
                         }
                         assert_eq!(found.is_dead(), live.tcp.is_over());
-                    } else {
+                    } else if {
+                        let admitted = found.admit(at, bytes);
+                        assert_eq!(admitted, live.admits(now, bytes));
+                        assert_eq!(rewrite.flags.any(RewriteFlags::POLICED), live.is_policed());
+                        admitted
+                    } {
                         found.count(at, bytes);
                         live.last = now;
                         let c = &mut live.counters;

@@ -60,10 +60,15 @@ type Change = fn(&mut SessionSpec);
 
 #[test]
 fn contradictions_are_refused() {
-    let cases: [(&str, Change); 24] = [
+    let cases: [(&str, Change); 29] = [
         ("reserved", |s| s.id = SessionId(0)),
         ("idle timeout", |s| s.idle_timeout = Some(0)),
         ("idle timeout", |s| s.idle_timeout = Some((1 << 21) + 1)),
+        ("hard timeout", |s| s.hard_timeout = Some(0)),
+        ("hard timeout", |s| s.hard_timeout = Some((1 << 21) + 1)),
+        ("a rate limit needs", |s| s.limit = Some(RateLimit { packets: 0, bytes: 0, burst_ms: 1 })),
+        ("limit's burst", |s| s.limit = Some(RateLimit { packets: 1, bytes: 0, burst_ms: 0 })),
+        ("limit's burst", |s| s.limit = Some(RateLimit { packets: 1, bytes: 0, burst_ms: 60_001 })),
         ("all be IPv4", |s| s.translated = session_v6(0).translated),
         ("all be IPv4", |s| s.original.source = v6(1 << 120)),
         ("unicast", |s| s.original.source = v4(0)),
@@ -110,7 +115,7 @@ fn contradictions_are_refused() {
             other => panic!("{wanted}: {other:?}"),
         }
     }
-    assert_eq!(table.stats(), TableStats { capacity: 4, rejected: 24, ..TableStats::default() });
+    assert_eq!(table.stats(), TableStats { capacity: 4, rejected: 29, ..TableStats::default() });
 }
 
 fn l2(mac: [u8; 6]) -> L2 {
@@ -236,6 +241,68 @@ fn timeouts_of_any_length_are_exact() {
         let closed = settle(&table, end);
         assert_eq!(closed.len(), 1, "{seconds} s");
         assert_eq!((closed[0].end, closed[0].code), (Timestamp(end), CloseCode::Timeout));
+    }
+}
+
+/// Whatever the traffic, idle timeout and order of lookups and maintenance.
+#[test]
+fn hard_timeouts_are_exact() {
+    for (hard, idle) in [(1, 30), (60, 30), (600, 30), (2, 1 << 21), (1 << 21, 1 << 21)] {
+        let table = table(3);
+        let mut reader = table.reader().unwrap();
+        let begin = u64::from(u32::MAX) - 5000;
+        let session = SessionSpec { hard_timeout: Some(hard), idle_timeout: Some(idle), ..session(0) };
+        let [key, back] = keys(&session);
+        table.insert(&session, Timestamp(begin)).unwrap();
+        assert_eq!(table.get(session.id).unwrap().spec, session);
+        let end = begin + u64::from(hard) * 1000;
+        let step = (u64::from(idle) * 900).min(u64::from(hard) * 170);
+        let (mut now, mut packets) = (begin, 0);
+        while now + step < end {
+            now += step;
+            packets += 1;
+            assert!(hit(&mut reader, key, now, 1));
+            assert!(settle(&table, now).is_empty(), "{hard} s, {now}");
+        }
+        assert!(hit(&mut reader, back, end - 1, 1));
+        assert!(!hit(&mut reader, key, end, 1) && !hit(&mut reader, back, end, 1));
+        assert!(settle(&table, end - 1).is_empty());
+        let successor = SessionSpec { id: SessionId(9), hard_timeout: None, ..session };
+        table.insert(&successor, Timestamp(end)).unwrap();
+        let closed = settle(&table, end + 1);
+        assert_eq!(closed.len(), 1, "{hard} s");
+        assert_eq!((closed[0].end, closed[0].code), (Timestamp(end), CloseCode::Timeout));
+        assert_eq!(closed[0].info.counters.in_packets, packets);
+        assert_eq!(table.get(successor.id).unwrap().spec, successor);
+    }
+    let table = table(3);
+    table.insert(&SessionSpec { hard_timeout: Some(2), ..session(0) }, Timestamp(5)).unwrap();
+    assert!(settle(&table, 2004).is_empty());
+    assert_eq!(settle(&table, 2005).len(), 1, "without traffic, by the wheel");
+}
+
+/// Slots are used again: a session without limit and deadline has none of its predecessors'.
+#[test]
+fn limits_end_with_their_session() {
+    let table = table(1);
+    let limit = Some(RateLimit { packets: 2, bytes: 0, burst_ms: 1000 });
+    let limited = SessionSpec { limit, ..session(0) };
+    for turn in 0..5 {
+        let spec = if turn % 2 == 0 { limited } else { session(0) };
+        table.insert(&spec, Timestamp(turn)).unwrap();
+        let mut reader = table.reader().unwrap();
+        let burst = reader.enter();
+        let mut flows = [None; 2];
+        let keys = keys(&spec);
+        burst.lookup_v4(&keys, Timestamp(turn), &mut flows);
+        let flows = flows.map(Option::unwrap);
+        let passed = (0..50).filter(|n| flows[n % 2].admit(Timestamp(turn), 100)).count();
+        assert_eq!(passed, if turn % 2 == 0 { 2 } else { 50 }, "both directions together");
+        drop(burst);
+        drop(reader);
+        assert_eq!(table.get(spec.id).unwrap().spec, spec);
+        table.remove(spec.id, Timestamp(turn));
+        assert_eq!(settle(&table, turn)[0].info.spec, spec);
     }
 }
 

@@ -64,11 +64,13 @@ pub enum DropReason {
     NoVtep,
     /// No headroom for the tunnel headers.
     NoHeadroom,
+    /// Over its session's rate limit.
+    RateLimited,
 }
 
 impl DropReason {
     /// How many there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
     /// The counters' names.
     pub const NAMES: [&str; Self::COUNT] = [
         "unknown_lif",
@@ -84,6 +86,7 @@ impl DropReason {
         "ecn_congestion",
         "no_vtep",
         "no_headroom",
+        "rate_limited",
     ];
 }
 

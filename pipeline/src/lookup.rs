@@ -1,5 +1,5 @@
 //! Group 2, second half, exits: encap (established, related), trap (`new`, `tcp_control`, `exception`), drop (`session_drop`,
-//! `bad_checksum`, `unknown_lif`).
+//! `rate_limited`, `bad_checksum`, `unknown_lif`).
 //!
 //! Looks up the whole burst, then takes packet by packet what its flow says.
 
@@ -69,6 +69,9 @@ fn one<P: Packet, F: Flow>(
 ) {
     let Some(flow) = flow.filter(|flow| !flow.is_dead()) else { return meta.trap(TrapClass::New) };
     let rewrite = flow.rewrite();
+    if rewrite.flags.any(RewriteFlags::POLICED) && !is_within_limit(cx, meta, flow, rewrite.flags) {
+        return meta.drop(DropReason::RateLimited);
+    }
     if rewrite.flags.any(RewriteFlags::MIRROR) && meta.kind != Kind::Error {
         mirror::run(cx, packet, meta, flow.collector(), out);
     }
@@ -88,6 +91,14 @@ fn one<P: Packet, F: Flow>(
             mirror::run(cx, packet, meta, flow.collector(), out);
         }
     }
+}
+
+/// Takes the packet from its session's rate limit, if it is of those that a session forwards itself.
+#[cold]
+fn is_within_limit<F: Flow>(cx: &Context<'_>, meta: &Meta, flow: &F, flags: RewriteFlags) -> bool {
+    let is_forwarded =
+        !flags.any(RewriteFlags::DROP) && meta.kind != Kind::Error && !meta.tcp_flags.is_control();
+    !is_forwarded || flow.admit(cx.timestamp, session_bytes(meta))
 }
 
 #[inline(always)]
@@ -165,6 +176,7 @@ trait Flow {
     fn rewrite(&self) -> Rewrite<Self::Address>;
     fn is_dead(&self) -> bool;
     fn count(&self, now: Timestamp, bytes: u32);
+    fn admit(&self, now: Timestamp, bytes: u32) -> bool;
     fn observe(&self, flags: TcpFlags, now: Timestamp);
     fn collector(&self) -> Option<IpAddr>;
     fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
@@ -187,6 +199,9 @@ macro_rules! flow {
             #[inline(always)]
             fn count(&self, now: Timestamp, bytes: u32) {
                 $flow::count(self, now, bytes);
+            }
+            fn admit(&self, now: Timestamp, bytes: u32) -> bool {
+                $flow::admit(self, now, bytes)
             }
             fn observe(&self, flags: TcpFlags, now: Timestamp) {
                 $flow::observe(self, flags, now);

@@ -36,7 +36,7 @@ pub struct Snapshot {
     /// By position of the LIF.
     pub lifs: Vec<LifCounters>,
     /// Every drop reason with its count: `unknown_lif`, `malformed`, `bad_checksum`, `no_neighbor`, `session_drop`,
-    /// `trap_limited` and more.
+    /// `trap_limited`, `rate_limited` and more.
     pub drops: Vec<(&'static str, u64)>,
     /// Packets trapped by class: `new`, `tcp_control`, `arp_nd`, `exception`.
     pub traps: Vec<(&'static str, u64)>,

@@ -125,16 +125,6 @@ fn drop_sessions_count_and_drop() {
     assert!(gateway.io.sent.iter().all(Vec::is_empty));
 }
 
-fn with_flags(flags: u8, original: &conntrack::Tuple) -> Vec<u8> {
-    let mut bytes = frame((CLIENT_MAC, GATEWAY_RED), 6, original, 64, b"");
-    let old = bytes[47];
-    bytes[47] = flags;
-    let checksum = u16::from_be_bytes([bytes[50], bytes[51]]);
-    let delta = conntrack::checksum::ChecksumDelta::replace(&[0, old], &[0, flags]);
-    bytes[50..52].copy_from_slice(&delta.apply(checksum).to_be_bytes());
-    bytes
-}
-
 #[test]
 fn tcp_control_is_observed_and_trapped_untouched() {
     let mut gateway = Gateway::new();

@@ -4,10 +4,10 @@ use super::entry::{Entry, Hot};
 use super::record::{Phase, QUEUED, Record, V6};
 use super::writer::Writer;
 use super::{SessionTable, Work};
-use crate::Timestamp;
 use crate::session::{CloseCode, Closed};
 use crate::sync::{Ordering::Relaxed, TryLockError};
 use crate::tcp::TcpState;
+use crate::{RewriteFlags, Timestamp};
 
 /// Sessions looked at before other writers are let in.
 pub(super) const CHUNK: usize = 64;
@@ -75,7 +75,7 @@ impl SessionTable {
             used += 1;
             let Some(record) = self.records.get(slot as usize) else { continue };
             let reached = Timestamp(writer.wheel.now());
-            let due = self.last_seen(slot, record, reached).0 + record.state().timeout_ms();
+            let due = self.due(slot, record, reached);
             // In a list either way: retiring takes it out of it.
             writer.wheel.schedule(&self.records, slot, due);
             if due <= now.0 && !record.state().tcp().is_over() {
@@ -114,16 +114,28 @@ impl SessionTable {
         used
     }
 
+    /// When the session in `slot` times out as things stand, given a time less than 24 days from its last use.
+    pub(super) fn due(&self, slot: u32, record: &Record, near: Timestamp) -> u64 {
+        let idle_end = self.last_seen(slot, record, near).0 + record.state().timeout_ms();
+        let flags = self.hot(slot, record).map_or_else(RewriteFlags::default, |[forward, _]| forward.flags());
+        idle_end.min(self.deadline(slot, flags))
+    }
+
     /// When the session in `slot` was last used, given a time less than 24 days off.
     pub(super) fn last_seen(&self, slot: u32, record: &Record, near: Timestamp) -> Timestamp {
-        let stamps = if record.state().has(V6) {
+        let start = record.start();
+        let last = |hot: &Hot| extend(hot.stamp.load(Relaxed), near);
+        let flows = self.hot(slot, record);
+        flows.map_or(start, |[forward, reverse]| last(forward).max(last(reverse)).max(start))
+    }
+
+    /// Both flows of the session in `slot`.
+    fn hot(&self, slot: u32, record: &Record) -> Option<[&Hot; 2]> {
+        if record.state().has(V6) {
             self.v6.pair(slot).map(|(a, b)| [a.hot(), b.hot()])
         } else {
             self.v4.pair(slot).map(|(a, b)| [a.hot(), b.hot()])
-        };
-        let start = record.start();
-        let last = |hot: &Hot| extend(hot.stamp.load(Relaxed), near);
-        stamps.map_or(start, |[forward, reverse]| last(forward).max(last(reverse)).max(start))
+        }
     }
 }
 

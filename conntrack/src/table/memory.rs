@@ -106,6 +106,8 @@ unsafe impl Zeroable for super::entry::EntryV4 {}
 unsafe impl Zeroable for super::entry::EntryV6 {}
 // SAFETY: as above.
 unsafe impl Zeroable for super::record::Record {}
+// SAFETY: as above.
+unsafe impl Zeroable for super::extras::Extras {}
 
 /// Asks for all cache lines of `item`.
 #[inline(always)]

@@ -7,6 +7,7 @@
 //! | `bucket`, `index` | hash → flow, lock-free to read |
 //! | `entry` | the flows: key, rewrite, counters, stamp |
 //! | `record` | what is kept once per session |
+//! | `extras` | what few sessions have |
 //! | `epoch` | when a slot may be used again |
 //! | `reader` | what workers do: look up, count, observe |
 //! | `writer` | insert, remove |
@@ -22,6 +23,7 @@ mod bucket;
 mod index;
 mod entry;
 mod record;
+mod extras;
 mod epoch;
 mod wheel;
 mod reader;
@@ -39,10 +41,11 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::{Closed, Timestamp};
 use entry::{Entry, EntryV4, EntryV6};
 use epoch::Epochs;
+use extras::Extras;
 use hash::Hasher;
 use index::Index;
 use memory::{Pages, Region};
-use record::{Carry, Collectors, EndedList, Record};
+use record::{Carry, EndedList, Record};
 use std::io;
 use std::sync::{Arc, PoisonError};
 use writer::Writer;
@@ -153,7 +156,7 @@ pub struct SessionTable {
     ids: Index,
     records: Region<Record>,
     carry: Carry,
-    collectors: Collectors,
+    extras: Region<Extras>,
     ended: EndedList,
     epochs: Epochs,
     writer: Mutex<Writer>,
@@ -209,7 +212,7 @@ impl SessionTable {
             ids: Index::new(sessions, pages, strides[2])?,
             records: Region::new(slots, pages)?,
             carry: Region::new(slots, Pages::Sparse)?,
-            collectors: Region::new(slots, Pages::Sparse)?,
+            extras: Region::new(slots, Pages::Sparse)?,
             ended: EndedList::new(),
             epochs: Epochs::new(config.readers),
             writer: Mutex::new(Writer::new(slots as u32)),

@@ -1,6 +1,7 @@
 //! Sessions as clients see them, read back from flows and record.
 
 use super::entry::Entry;
+use super::extras::Extras;
 use super::record::{CARRIED, Phase, Record, V6};
 use super::writer::TURN;
 use super::{Family, SessionTable};
@@ -52,6 +53,7 @@ impl SessionTable {
         let [forward, reverse] = flows;
         let flags = forward.flags;
         let state = record.state();
+        let extras = self.extras.get(slot as usize).filter(|_| flags.any(RewriteFlags::POLICED));
         Some(SessionInfo {
             spec: SessionSpec {
                 id: record.id(),
@@ -65,6 +67,8 @@ impl SessionTable {
                     .then_some(L2 { forward: forward.macs, reverse: reverse.macs }),
                 action: self.action(flags, slot, record),
                 idle_timeout: Some(state.timeout()),
+                hard_timeout: extras.and_then(|extras| extras.hard_timeout(record.start())),
+                limit: extras.and_then(Extras::limit),
                 owner: record.owner(),
             },
             counters,
@@ -82,10 +86,13 @@ impl SessionTable {
         if flags.any(RewriteFlags::DROP) {
             return Action::Drop;
         }
+        if !flags.any(RewriteFlags::MIRROR | RewriteFlags::SNOOP) {
+            return Action::Forward;
+        }
         match self.collector(slot, record) {
             Some(collector) if flags.any(RewriteFlags::MIRROR) => Action::Mirror(collector),
-            Some(collector) if flags.any(RewriteFlags::SNOOP) => Action::Snoop(collector),
-            _ => Action::Forward,
+            Some(collector) => Action::Snoop(collector),
+            None => Action::Forward,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What workers do: look up, count, observe. No locks, no allocation, no waiting.
 
 use super::entry::{Entry, EntryV4, EntryV6};
+use super::extras::{Extras, NEVER};
 use super::memory::prefetch;
 use super::record::{CARRIED, COLLECTOR_V4, NIL, Record};
 use super::{BURST, Family, SessionTable};
@@ -156,7 +157,10 @@ impl SessionTable {
             Some(entry) if entry.matches(key) => (guess, entry),
             _ => family.find(key, hash)?,
         };
-        if entry.hot().flags().any(RewriteFlags::DEAD) {
+        let flags = entry.hot().flags();
+        if flags.any(RewriteFlags::DEAD | RewriteFlags::POLICED)
+            && (flags.any(RewriteFlags::DEAD) || self.deadline(number / 2, flags) <= now.0)
+        {
             return None;
         }
         if !entry.hot().is_fresh(now.0 as u32) && self.is_expired(family, number / 2, now.0 as u32) {
@@ -246,6 +250,15 @@ impl<'b, E: Entry> Flow<'b, E> {
         }
     }
 
+    #[cold]
+    fn admit(&self, now: Timestamp, bytes: u32) -> bool {
+        if !self.entry.hot().flags().any(RewriteFlags::POLICED) {
+            return true;
+        }
+        let extras = self.locate().and_then(|(_, slot, _)| self.table.extras.get(slot as usize));
+        extras.is_none_or(|extras| extras.admit(now, bytes))
+    }
+
     fn collector(&self) -> Option<IpAddr> {
         if !self.entry.hot().flags().any(RewriteFlags::MIRROR | RewriteFlags::SNOOP) {
             return None;
@@ -258,13 +271,21 @@ impl<'b, E: Entry> Flow<'b, E> {
 impl SessionTable {
     /// The collector of a session that has one.
     pub(super) fn collector(&self, slot: u32, record: &Record) -> Option<IpAddr> {
-        let [high, low] = self.collectors.get(slot as usize)?;
-        let (high, low) = (high.load(Relaxed), low.load(Relaxed));
+        let bits = self.extras.get(slot as usize)?.collector();
         Some(if record.state().has(COLLECTOR_V4) {
-            Ipv4Addr::from_bits(low as u32).into()
+            Ipv4Addr::from_bits(bits as u32).into()
         } else {
-            Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)).into()
+            Ipv6Addr::from_bits(bits).into()
         })
+    }
+
+    /// When the session in `slot`, whose flows have `flags`, ends whatever its traffic.
+    #[cold]
+    pub(super) fn deadline(&self, slot: u32, flags: RewriteFlags) -> u64 {
+        if !flags.any(RewriteFlags::POLICED) {
+            return NEVER;
+        }
+        self.extras.get(slot as usize).map_or(NEVER, Extras::deadline)
     }
 }
 
@@ -311,6 +332,12 @@ macro_rules! flow {
             /// The session's id.
             pub fn session(&self) -> SessionId {
                 self.0.locate().map_or(SessionId(0), |(_, _, record)| record.id())
+            }
+
+            /// Whether the session's rate limit, if it has one, lets a packet of `bytes` pass; takes it from the limit
+            /// then. Any worker may ask. Only of flows that are [`RewriteFlags::POLICED`] need it be asked.
+            pub fn admit(&self, now: Timestamp, bytes: u32) -> bool {
+                self.0.admit(now, bytes)
             }
 
             /// The session's collector, if its action is mirror or snoop.

@@ -165,10 +165,6 @@ impl Record {
 /// where it is written.
 pub(super) type Carry = Region<[AtomicU64; 2]>;
 
-/// Collectors of the few sessions that have one: an address of 16 bytes per slot. The memory is taken only where it is
-/// written.
-pub(super) type Collectors = Region<[AtomicU64; 2]>;
-
 /// The list of sessions that workers saw end: pushed to by any worker without a lock, taken whole by a writer. A session
 /// is pushed at most once in its life, and its slot is not used again while it is in the list.
 pub(super) struct EndedList {

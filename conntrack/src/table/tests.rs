@@ -28,6 +28,8 @@ fn session(n: u16) -> SessionSpec {
         l2: None,
         action: Action::Forward,
         idle_timeout: None,
+        hard_timeout: None,
+        limit: None,
         owner: 0,
     }
 }

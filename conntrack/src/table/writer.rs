@@ -223,9 +223,9 @@ impl SessionTable {
             return Err(InsertError::Full);
         };
         let timeout = self.timeout(spec);
-        let collector = self.store_collector(slot, spec.action);
+        let collector = self.store_extras(slot, spec, now);
         record.open(spec.id, now, spec.owner, State::new(Phase::Live, timeout, family_flag | collector));
-        let due = now.0 + u64::from(timeout) * 1000;
+        let due = now.0 + u64::from(timeout.min(spec.hard_timeout.unwrap_or(timeout))) * 1000;
         // Dead until both are in the index: no reader takes hold of a session that does not come to be.
         for (half, entry) in flows.iter().zip([first, second]) {
             let mut half = *half;
@@ -264,17 +264,18 @@ impl SessionTable {
         })
     }
 
-    /// Keeps the action's collector for `slot`; the state flag that goes with it.
-    fn store_collector(&self, slot: u32, action: Action) -> u32 {
-        let (Action::Mirror(address) | Action::Snoop(address)) = action else { return 0 };
+    /// Keeps what few sessions have for `slot`; the state flag that goes with it.
+    fn store_extras(&self, slot: u32, spec: &SessionSpec, start: Timestamp) -> u32 {
+        let extras = self.extras.get(slot as usize);
+        if spec.hard_timeout.is_some() || spec.limit.is_some() {
+            extras.inspect(|extras| extras.police(spec, start));
+        }
+        let (Action::Mirror(address) | Action::Snoop(address)) = spec.action else { return 0 };
         let (bits, flag) = match address {
             IpAddr::V4(address) => (u128::from(address.to_bits()), COLLECTOR_V4),
             IpAddr::V6(address) => (address.to_bits(), 0),
         };
-        if let Some([high, low]) = self.collectors.get(slot as usize) {
-            high.store((bits >> 64) as u64, Relaxed);
-            low.store(bits as u64, Relaxed);
-        }
+        extras.inspect(|extras| extras.set_collector(bits));
         flag
     }
 
@@ -290,20 +291,15 @@ impl SessionTable {
     fn retire_if_over(&self, writer: &mut Writer, slot: u32, now: Timestamp) -> bool {
         let Some(record) = self.records.get(slot as usize) else { return false };
         let state = record.state();
-        let expired = if state.has(V6) {
-            self.is_expired(&self.v6, slot, now.0 as u32)
-        } else {
-            self.is_expired(&self.v4, slot, now.0 as u32)
-        };
         if state.tcp().is_over() {
             self.retire(writer, slot, Phase::Ended, now);
-        } else if expired {
-            let end = self.last_seen(slot, record, now).0 + state.timeout_ms();
-            self.retire(writer, slot, Phase::TimedOut, Timestamp(end));
-        } else {
-            return false;
+            return true;
         }
-        true
+        let due = self.due(slot, record, now);
+        if due <= now.0 {
+            self.retire(writer, slot, Phase::TimedOut, Timestamp(due));
+        }
+        due <= now.0
     }
 
     /// Takes a live session out of the index, the ids and the wheel. What it counted meanwhile is reported when no reader

@@ -39,6 +39,8 @@ pub fn session(n: u32) -> SessionSpec {
         l2: None,
         action: Action::Forward,
         idle_timeout: Some(30),
+        hard_timeout: None,
+        limit: None,
         owner: 0,
     }
 }

@@ -15,6 +15,8 @@ fn record(id: u64) -> Closed {
         l2: None,
         action: Action::Forward,
         idle_timeout: None,
+        hard_timeout: None,
+        limit: None,
         owner: 0,
     };
     let info = SessionInfo {

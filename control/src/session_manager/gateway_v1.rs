@@ -37,6 +37,8 @@ pub fn spec(session: &v1::Session, context: &Context) -> Result<SessionSpec, Spe
         l2: session.l2.as_ref().map(l2).transpose()?,
         action: action(session, context)?,
         idle_timeout: idle_timeout("idle_timeout", session.idle_timeout)?,
+        hard_timeout: None,
+        limit: None,
         owner: 0,
     })
 }

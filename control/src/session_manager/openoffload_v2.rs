@@ -38,6 +38,8 @@ pub fn spec(request: &v2::SessionRequest, context: &Context) -> Result<SessionSp
         l2: None,
         action: action(request.action.as_ref(), source.is_ipv4(), context)?,
         idle_timeout: idle_timeout("cache_timeout", request.cache_timeout)?,
+        hard_timeout: None,
+        limit: None,
         owner: 0,
     })
 }

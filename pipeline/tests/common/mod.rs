@@ -222,6 +222,8 @@ pub fn bumped(id: u64, protocol: u8, original: Tuple, translated: Tuple) -> Sess
         l2: None,
         action: Action::Forward,
         idle_timeout: None,
+        hard_timeout: None,
+        limit: None,
         owner: 0,
     }
 }
@@ -342,6 +344,17 @@ pub fn frame(macs: ([u8; 6], [u8; 6]), protocol: u8, tuple: &Tuple, ttl: u8, pay
         58 => builder.icmpv6_echo_reply(destination, 1).write(&mut bytes, payload).unwrap(),
         other => builder.write(&mut bytes, etherparse::IpNumber(other), payload).unwrap(),
     }
+    bytes
+}
+
+/// A TCP packet from the client with these flags.
+pub fn with_flags(flags: u8, original: &Tuple) -> Vec<u8> {
+    let mut bytes = frame((CLIENT_MAC, GATEWAY_RED), 6, original, 64, b"");
+    let old = bytes[47];
+    bytes[47] = flags;
+    let checksum = u16::from_be_bytes([bytes[50], bytes[51]]);
+    let delta = conntrack::checksum::ChecksumDelta::replace(&[0, old], &[0, flags]);
+    bytes[50..52].copy_from_slice(&delta.apply(checksum).to_be_bytes());
     bytes
 }
 
