@@ -28,10 +28,16 @@ pub struct Session {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timeout: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    hard_timeout: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit: Option<Limit>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     nat: Option<Nat>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     l2: Option<L2>,
     // What a list adds: it can be installed again as it is.
+    #[serde(default, skip_serializing, rename = "owner")]
+    _owner: IgnoredAny,
     #[serde(default, skip_serializing, rename = "state")]
     _state: IgnoredAny,
     #[serde(default, skip_serializing, rename = "in_packets")]
@@ -56,6 +62,22 @@ enum Action {
     Drop,
     Mirror,
     Snoop,
+}
+
+/// Per second; a burst in milliseconds' worth.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limit {
+    #[serde(default, skip_serializing_if = "is_zero")]
+    packets: u32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    burst_ms: Option<u32>,
+}
+
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -86,6 +108,7 @@ struct MacPair {
 pub struct Live {
     #[serde(flatten)]
     session: Session,
+    owner: String,
     state: &'static str,
     #[serde(flatten)]
     counters: Counters,
@@ -187,6 +210,9 @@ impl Session {
             (false, Some(_)) => return Err("collector is for mirror and snoop only: leave it out".to_owned()),
             _ => {}
         }
+        if self.hard_timeout == Some(0) {
+            return Err("hard_timeout: 0 seconds is no life: write 1 or more, or leave it out".to_owned());
+        }
         Ok(v1::Session {
             session_id: self.session_id,
             in_lif: self.in_lif,
@@ -198,6 +224,9 @@ impl Session {
             action: action.into(),
             collector: self.collector.map(octets).unwrap_or_default(),
             idle_timeout: self.timeout.unwrap_or_default(),
+            hard_timeout: self.hard_timeout.unwrap_or_default(),
+            limit: self.limit.map(Limit::into_proto).transpose()?,
+            owner: String::new(),
         })
     }
 
@@ -252,8 +281,15 @@ impl Session {
             },
             collector: ip(&session.collector),
             timeout: (session.idle_timeout != 0).then_some(session.idle_timeout),
+            hard_timeout: (session.hard_timeout != 0).then_some(session.hard_timeout),
+            limit: session.limit.map(|v1::RateLimit { packets, bytes, burst_ms }| Limit {
+                packets,
+                bytes,
+                burst_ms: (burst_ms != 0).then_some(burst_ms),
+            }),
             nat,
             l2,
+            _owner: IgnoredAny,
             _state: IgnoredAny,
             _in_packets: IgnoredAny,
             _in_bytes: IgnoredAny,
@@ -262,6 +298,23 @@ impl Session {
             _idle_ms: IgnoredAny,
             _start_time: IgnoredAny,
         })
+    }
+}
+
+impl Limit {
+    fn into_proto(self) -> Result<v1::RateLimit, String> {
+        let Self { packets, bytes, burst_ms } = self;
+        if packets == 0 && bytes == 0 {
+            return Err(
+                "limit: nothing would be limited: write \"packets\" or \"bytes\" per second".to_owned()
+            );
+        }
+        match burst_ms {
+            None | Some(1..=60_000) => {
+                Ok(v1::RateLimit { packets, bytes, burst_ms: burst_ms.unwrap_or_default() })
+            }
+            Some(other) => Err(format!("limit: burst_ms is {other}: write milliseconds from 1 to 60000")),
+        }
     }
 }
 
@@ -279,6 +332,7 @@ impl Live {
     pub fn from_proto(info: &v1::SessionInfo) -> Option<Self> {
         Some(Self {
             session: Session::from_proto(info.session.as_ref()?)?,
+            owner: info.session.as_ref()?.owner.clone(),
             state: state(info.state()),
             counters: Counters::from(&info.counters.unwrap_or_default()),
             idle_ms: info.idle_ms,

@@ -23,6 +23,7 @@ pub type Client = GatewayClient<Channel>;
 
 /// What the link tells the agent.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are the largest")]
 pub enum LinkEvent {
     /// Connected, closed sessions are being watched, and these sessions are there.
     Up {

@@ -48,6 +48,7 @@ pub fn session(entry: &Entry, path: &Path, id: u64, kernel_timeout: u32) -> v1::
         action: v1::Action::Forward.into(),
         collector: Vec::new(),
         idle_timeout: idle_timeout(entry.protocol, kernel_timeout),
+        ..Default::default()
     }
 }
 

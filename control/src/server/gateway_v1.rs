@@ -117,7 +117,7 @@ impl Gateway for Service {
         let (closed, unknown) = self.0.remove(&ids).await;
         let clock = &self.0.handles.clock;
         let closed = closed.iter().map(|record| convert::closed(record, &self.0.context, clock)).collect();
-        Ok(Response::new(DeleteSessionsResponse { closed, unknown }))
+        Ok(Response::new(DeleteSessionsResponse { closed, unknown, refused: Vec::new() }))
     }
 
     async fn flush_sessions(

@@ -1,10 +1,10 @@
 //! gateway.v1 requests and answers.
 
-use super::{Context, SpecError, address, check_addresses, idle_timeout, port, transport_port};
+use super::{Context, MAX_TIMEOUT, SpecError, address, check_addresses, idle_timeout, port, transport_port};
 use crate::Clock;
 use conntrack::{
-    Action, CloseCode, Closed, Counters, InsertError, L2, MacPair, SessionId, SessionInfo, SessionSpec,
-    SessionState, Tuple,
+    Action, CloseCode, Closed, Counters, InsertError, L2, MacPair, RateLimit, SessionId, SessionInfo,
+    SessionSpec, SessionState, Tuple,
 };
 use proto::gateway::v1;
 use std::net::IpAddr;
@@ -13,6 +13,9 @@ const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
+
+/// What a rate limit's buckets hold if the client does not say.
+const DEFAULT_BURST_MS: u32 = 1000;
 
 /// A session as requested.
 pub fn spec(session: &v1::Session, context: &Context) -> Result<SessionSpec, SpecError> {
@@ -37,10 +40,31 @@ pub fn spec(session: &v1::Session, context: &Context) -> Result<SessionSpec, Spe
         l2: session.l2.as_ref().map(l2).transpose()?,
         action: action(session, context)?,
         idle_timeout: idle_timeout("idle_timeout", session.idle_timeout)?,
-        hard_timeout: None,
-        limit: None,
+        hard_timeout: hard_timeout(session.hard_timeout)?,
+        limit: session.limit.as_ref().map(limit).transpose()?,
         owner: 0,
     })
+}
+
+/// 0 = none.
+fn hard_timeout(seconds: u32) -> Result<Option<u32>, SpecError> {
+    match seconds {
+        0 => Ok(None),
+        1..=MAX_TIMEOUT => Ok(Some(seconds)),
+        _ => Err(SpecError::field("hard_timeout", "at most 2097152 seconds; 0 for none")),
+    }
+}
+
+fn limit(limit: &v1::RateLimit) -> Result<RateLimit, SpecError> {
+    let v1::RateLimit { packets, bytes, burst_ms } = *limit;
+    if packets == 0 && bytes == 0 {
+        return Err(SpecError::field("limit", "give packets or bytes per second, or leave it out"));
+    }
+    match burst_ms {
+        0 => Ok(RateLimit { packets, bytes, burst_ms: DEFAULT_BURST_MS }),
+        1..=60_000 => Ok(RateLimit { packets, bytes, burst_ms }),
+        _ => Err(SpecError::field("limit.burst_ms", "1 to 60000 milliseconds; 0 for 1000")),
+    }
 }
 
 fn tuple(tuple: &v1::Tuple, protocol: u8) -> Result<Tuple, SpecError> {
@@ -157,6 +181,13 @@ pub fn session(spec: &SessionSpec, context: &Context) -> v1::Session {
         action: action.into(),
         collector,
         idle_timeout: spec.idle_timeout.unwrap_or_default(),
+        hard_timeout: spec.hard_timeout.unwrap_or_default(),
+        limit: spec.limit.map(|RateLimit { packets, bytes, burst_ms }| v1::RateLimit {
+            packets,
+            bytes,
+            burst_ms,
+        }),
+        owner: context.owners().name(spec.owner).to_string(),
     }
 }
 

@@ -32,6 +32,9 @@ fn request() -> v1::Session {
         action: v1::Action::Snoop.into(),
         collector: vec![192, 0, 2, 7],
         idle_timeout: 30,
+        hard_timeout: 600,
+        limit: Some(v1::RateLimit { packets: 100, bytes: 1 << 40, burst_ms: 50 }),
+        owner: String::new(),
     }
 }
 
@@ -106,6 +109,10 @@ fn bad_requests_name_the_field() {
     assert_eq!(field(refused(|s| s.collector.clear())), "collector");
     assert_eq!(field(refused(|s| s.collector = vec![0; 4])), "collector");
     assert_eq!(field(refused(|s| s.idle_timeout = 1 << 30)), "idle_timeout");
+    assert_eq!(field(refused(|s| s.hard_timeout = (1 << 21) + 1)), "hard_timeout");
+    assert_eq!(field(refused(|s| s.limit = Some(v1::RateLimit::default()))), "limit");
+    let burst = v1::RateLimit { packets: 1, burst_ms: 60_001, ..Default::default() };
+    assert_eq!(field(refused(|s| s.limit = Some(burst))), "limit.burst_ms");
     assert_eq!(
         field(refused(|s| {
             s.translated = Some(v1::Tuple {
@@ -135,4 +142,51 @@ fn statuses_tell_causes_apart() {
     assert_eq!(spec_status(&unsupported), v1::AddStatus::Unsupported);
     assert_eq!(insert_status(&InsertError::Full), v1::AddStatus::TableFull);
     assert_eq!(insert_status(&InsertError::FlowExists(3)), v1::AddStatus::Exists);
+}
+
+/// As many sessions as an answer may hold are less than clients take by default, whatever is in them.
+#[test]
+fn the_largest_session_fits_an_answer() {
+    use prost::Message;
+    let address = vec![0xff; 16];
+    let tuple = || {
+        let (source, destination) = (address.clone(), address.clone());
+        Some(v1::Tuple { source, destination, source_port: 65_535, destination_port: 65_535 })
+    };
+    let pair = || Some(v1::MacPair { source: vec![0xff; 6], destination: vec![0xff; 6] });
+    let session = v1::Session {
+        session_id: u64::MAX,
+        in_lif: u32::MAX,
+        out_lif: u32::MAX,
+        protocol: 255,
+        original: tuple(),
+        translated: tuple(),
+        l2: Some(v1::L2 { forward: pair(), reverse: pair() }),
+        action: v1::Action::Snoop.into(),
+        collector: address.clone(),
+        idle_timeout: MAX_TIMEOUT,
+        hard_timeout: MAX_TIMEOUT,
+        limit: Some(v1::RateLimit { packets: u32::MAX, bytes: u64::MAX, burst_ms: 60_000 }),
+        owner: "x".repeat(crate::session_manager::owners::MAX_NAME),
+    };
+    let counters =
+        v1::Counters { in_packets: u64::MAX, in_bytes: u64::MAX, out_packets: u64::MAX, out_bytes: u64::MAX };
+    let time = Some(prost_types::Timestamp { seconds: 1 << 34, nanos: 999_999_999 });
+    let info = v1::SessionInfo {
+        session: Some(session.clone()),
+        counters: Some(counters),
+        state: v1::SessionState::Closing2.into(),
+        start_time: time,
+        idle_ms: u64::MAX,
+    };
+    let closed = v1::ClosedSession {
+        session: Some(session),
+        counters: Some(counters),
+        close_code: v1::CloseCode::Deleted.into(),
+        start_time: time,
+        end_time: time,
+    };
+    for len in [info.encoded_len(), closed.encoded_len()] {
+        assert!((len + 3) * 10_000 < 4 << 20, "{len} bytes");
+    }
 }

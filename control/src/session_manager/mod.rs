@@ -4,15 +4,18 @@
 pub mod closed;
 pub mod gateway_v1;
 pub mod openoffload_v2;
+pub mod owners;
 
 pub use closed::{ClosedLog, Drain};
+pub use owners::Owners;
 
 use conntrack::LifIndex;
 use hashbrown::HashMap;
 use pipeline::Config;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
-/// Longest idle timeout a session may ask for: 2^21 seconds, 24 days.
+/// Longest timeout a session may ask for: 2^21 seconds, 24 days.
 pub const MAX_TIMEOUT: u32 = 1 << 21;
 
 /// What is wrong with a requested session.
@@ -53,6 +56,7 @@ pub struct Context {
     positions: HashMap<u32, LifIndex>,
     /// Whether the pipeline makes copies for mirror and snoop.
     copies: bool,
+    owners: Arc<Owners>,
 }
 
 impl Context {
@@ -61,7 +65,12 @@ impl Context {
         let ids: Vec<u32> = config.lifs.iter().map(|lif| lif.id).collect();
         let positions =
             ids.iter().zip(0..=u16::MAX).map(|(&id, position)| (id, LifIndex(position))).collect();
-        Self { ids, positions, copies }
+        Self { ids, positions, copies, owners: Arc::default() }
+    }
+
+    /// Who installed sessions.
+    pub fn owners(&self) -> &Arc<Owners> {
+        &self.owners
     }
 
     fn lif(&self, field: &'static str, id: i64) -> Result<LifIndex, SpecError> {

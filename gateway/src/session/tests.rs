@@ -30,6 +30,7 @@ fn the_documented_session() {
         action: v1::Action::Forward.into(),
         collector: Vec::new(),
         idle_timeout: 30,
+        ..Default::default()
     };
     assert_eq!(session, expected);
 }
@@ -39,6 +40,8 @@ fn there_and_back() {
     let lines = [
         r#"{"session_id":18446744073709551615,"in_lif":1,"out_lif":2,"protocol":"udp","source":"[2001:db8::5]:40000","destination":"[2001:db8::6]:53","action":"drop"}"#,
         r#"{"session_id":1,"in_lif":1,"out_lif":2,"protocol":"icmp","source":"10.0.0.1:77","destination":"8.8.8.8","action":"forward","timeout":9,"nat":{"source":"203.0.113.1:5"}}"#,
+        r#"{"session_id":3,"in_lif":1,"out_lif":2,"protocol":47,"source":"10.0.0.1","destination":"10.0.0.2","action":"forward","hard_timeout":600,"limit":{"packets":100,"bytes":5000000000}}"#,
+        r#"{"session_id":4,"in_lif":1,"out_lif":2,"protocol":47,"source":"10.0.0.1","destination":"10.0.0.2","action":"forward","limit":{"bytes":1000,"burst_ms":50}}"#,
         r#"{"session_id":1,"in_lif":1,"out_lif":2,"protocol":"icmpv6","source":"[2001:db8::5]:1","destination":"2001:db8::6","action":"forward"}"#,
         r#"{"session_id":2,"in_lif":2,"out_lif":1,"protocol":47,"source":"10.0.0.1","destination":"10.0.0.2","action":"mirror","collector":"192.0.2.77","nat":{"destination":"10.0.0.3"}}"#,
     ];
@@ -51,9 +54,10 @@ fn there_and_back() {
 #[test]
 fn a_list_can_be_installed_again() {
     let session = parse(&DOCUMENTED.replace('\n', "")).unwrap();
-    let info = v1::SessionInfo { session: Some(session.clone()), idle_ms: 5, ..Default::default() };
+    let listed = v1::Session { owner: "vnf-1.example".to_owned(), ..session.clone() };
+    let info = v1::SessionInfo { session: Some(listed), idle_ms: 5, ..Default::default() };
     let line = serde_json::to_string(&Live::from_proto(&info).unwrap()).unwrap();
-    assert!(line.contains(r#""state":"established","in_packets":0"#), "{line}");
+    assert!(line.contains(r#""owner":"vnf-1.example","state":"established","in_packets":0"#), "{line}");
     assert_eq!(parse(&line).unwrap(), session);
 }
 
@@ -105,7 +109,27 @@ fn bad_lines() {
         (
             r#""timeout": 30"#,
             r#""timeuot": 30"#,
-            "column _: unknown field `timeuot`, expected one of `session_id`, `in_lif`, `out_lif`, `protocol`, `source`, `destination`, `action`, `collector`, `timeout`, `nat`, `l2`, `state`, `in_packets`, `in_bytes`, `out_packets`, `out_bytes`, `idle_ms`, `start_time`",
+            "column _: unknown field `timeuot`, expected one of `session_id`, `in_lif`, `out_lif`, `protocol`, `source`, `destination`, `action`, `collector`, `timeout`, `hard_timeout`, `limit`, `nat`, `l2`, `owner`, `state`, `in_packets`, `in_bytes`, `out_packets`, `out_bytes`, `idle_ms`, `start_time`",
+        ),
+        (
+            r#""timeout": 30"#,
+            r#""hard_timeout": 0"#,
+            "hard_timeout: 0 seconds is no life: write 1 or more, or leave it out",
+        ),
+        (
+            r#""timeout": 30"#,
+            r#""limit": {}"#,
+            r#"limit: nothing would be limited: write "packets" or "bytes" per second"#,
+        ),
+        (
+            r#""timeout": 30"#,
+            r#""limit": {"packets": 5, "burst_ms": 60001}"#,
+            "limit: burst_ms is 60001: write milliseconds from 1 to 60000",
+        ),
+        (
+            r#""timeout": 30"#,
+            r#""limit": {"packets": -5}"#,
+            "column _: invalid value: integer `-5`, expected u32",
         ),
         (
             "203.0.113.1:61000",
