@@ -105,6 +105,15 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// The kernel's connections beside the agent, with what the gateway forwarded
+    Connections {
+        /// The agent's configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Print JSON, one connection per line
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl Command {
@@ -116,6 +125,7 @@ impl Command {
             Self::Stats { connection } => client::stats(&connection),
             Self::Sessions { connection, command } => client::sessions(&connection, &command),
             Self::Agent { config } => agent::run(&config),
+            Self::Connections { config, json } => agent::connections(&config, json),
         }
     }
 }

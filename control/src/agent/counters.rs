@@ -28,6 +28,12 @@ pub struct Counters {
     pub closed_lost: u64,
     /// Kernel entries kept alive.
     pub refreshed: u64,
+    /// Kernel entries given the TCP state of their closed session.
+    pub settled: u64,
+    /// Records of ended connections written.
+    pub recorded: u64,
+    /// Records lost because they could not be written.
+    pub record_lost: u64,
     /// Attempts put off.
     pub retries: u64,
     /// Connections whose path changed while offloaded.
@@ -64,6 +70,9 @@ impl fmt::Display for Counters {
             ("closed", self.closed),
             ("closed_lost", self.closed_lost),
             ("refreshed", self.refreshed),
+            ("settled", self.settled),
+            ("recorded", self.recorded),
+            ("record_lost", self.record_lost),
             ("retries", self.retries),
             ("rerouted", self.rerouted),
         ];

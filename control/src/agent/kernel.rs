@@ -1,13 +1,13 @@
 //! The sockets to the kernel's connection table, and the settings it must have.
 
 use super::entry::{Entry, TcpState, protocol};
-use netlink_packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
-use netlink_packet_netfilter::conntrack::{ConntrackMessage, Status};
-use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner};
+use netlink_packet_core::{NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkMessage};
+use netlink_packet_netfilter::NetfilterMessage;
+use netlink_packet_netfilter::conntrack::Status;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, getsockname, recv, send,
+    setsockopt, socket, sockopt,
 };
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -15,6 +15,9 @@ use tokio::io::unix::AsyncFd;
 
 /// NFNLGRP_CONNTRACK_NEW, _UPDATE and _DESTROY as bits of a bind.
 const EVENT_GROUPS: u32 = 0b111;
+/// Message types: NFNL_SUBSYS_CTNETLINK with IPCTNL_MSG_CT_NEW, _DELETE.
+const CT_NEW: u16 = 1 << 8;
+const CT_DELETE: u16 = 1 << 8 | 2;
 const RECEIVE_BYTES: usize = 64 * 1024;
 /// Requests per send: the answers must fit the socket's receive buffer, since they all come before the send returns.
 const REQUESTS_PER_SEND: usize = 64;
@@ -38,12 +41,15 @@ pub struct ConntrackSocket {
     fd: AsyncFd<OwnedFd>,
     buffer: Vec<u8>,
     sequence: u32,
+    /// Changes made through this socket are not told.
+    ignored: Option<u32>,
 }
 
 impl ConntrackSocket {
-    /// One that hears of every change, with a receive buffer of `bytes`.
-    pub fn events(bytes: usize) -> io::Result<Self> {
-        Self::open(EVENT_GROUPS, bytes)
+    /// One that hears of every change but those made through `requests`, with a receive buffer of `bytes`.
+    pub fn events(bytes: usize, requests: &Self) -> io::Result<Self> {
+        let own = getsockname::<NetlinkAddr>(requests.fd.as_raw_fd())?.pid();
+        Ok(Self { ignored: Some(own), ..Self::open(EVENT_GROUPS, bytes)? })
     }
 
     /// One for requests.
@@ -61,7 +67,7 @@ impl ConntrackSocket {
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         #[expect(deprecated, reason = "an OwnedFd is one descriptor for life; what replaces this is unsafe")]
         let fd = AsyncFd::new(fd)?;
-        Ok(Self { fd, buffer: vec![0; RECEIVE_BYTES], sequence: 0 })
+        Ok(Self { fd, buffer: vec![0; RECEIVE_BYTES], sequence: 0, ignored: None })
     }
 
     /// Waits for events, then takes those that are there, `limit` or a few more.
@@ -81,52 +87,44 @@ impl ConntrackSocket {
     }
 
     fn decode_events(&self, length: usize, out: &mut Vec<KernelEvent>) {
-        let undecodable = for_each(&self.buffer[..length], |message| {
-            if let NetlinkPayload::InnerMessage(NetfilterMessage {
-                inner: NetfilterMessageInner::Conntrack(message),
-                ..
-            }) = message.payload
-            {
-                match message {
-                    ConntrackMessage::New(attributes) => {
-                        out.extend(Entry::parse(&attributes).map(KernelEvent::Changed));
-                    }
-                    ConntrackMessage::Delete(attributes) => {
-                        out.extend(Entry::parse(&attributes).map(KernelEvent::Destroyed));
-                    }
-                    _ => {}
-                }
+        let mut undecodable = 0;
+        let broken = for_each(&self.buffer[..length], |message| {
+            if self.ignored == Some(message.port_number()) {
+                return;
+            }
+            let event = match message.message_type() {
+                CT_NEW => Entry::parse(message.payload()).map(KernelEvent::Changed),
+                CT_DELETE => Entry::parse(message.payload()).map(KernelEvent::Destroyed),
+                _ => return,
+            };
+            match event {
+                Some(event) => out.push(event),
+                None => undecodable += 1,
             }
         });
-        if undecodable > 0 {
-            out.push(KernelEvent::Undecodable(undecodable));
+        if broken + undecodable > 0 {
+            out.push(KernelEvent::Undecodable(broken + undecodable));
         }
     }
 
-    /// The whole table. Entries may be missing or twice where it changed meanwhile; events tell.
-    pub async fn dump(&mut self) -> io::Result<Vec<Entry>> {
+    /// Asks for the whole table, which [`Self::dump_part`] then reads.
+    pub async fn start_dump(&mut self) -> io::Result<()> {
         let mut request = Entry::dump();
-        self.send(std::slice::from_mut(&mut request)).await?;
-        let mut entries = Vec::new();
-        loop {
-            let received = self.receive().await?;
-            let mut done = None;
-            for_each(&self.buffer[..received], |message| match message.payload {
-                NetlinkPayload::InnerMessage(NetfilterMessage {
-                    inner: NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)),
-                    ..
-                }) => entries.extend(Entry::parse(&attributes)),
-                NetlinkPayload::Done(_) => done = Some(Ok(())),
-                NetlinkPayload::Error(error) => {
-                    done = Some(error.code.map_or(Ok(()), |_| Err(error.to_io())))
-                }
-                _ => {}
-            });
-            match done {
-                Some(result) => return result.map(|()| entries),
-                None => continue,
-            }
-        }
+        self.send(std::slice::from_mut(&mut request)).await.map(drop)
+    }
+
+    /// Reads the next part of the table into `out`; whether there is more. Entries may be missing or twice where it changed
+    /// meanwhile; events tell.
+    pub async fn dump_part(&mut self, out: &mut Vec<Entry>) -> io::Result<bool> {
+        let received = self.receive().await?;
+        let mut result = Ok(true);
+        for_each(&self.buffer[..received], |message| match message.message_type() {
+            CT_NEW => out.extend(Entry::parse(message.payload())),
+            NLMSG_DONE => result = Ok(false),
+            NLMSG_ERROR => result = error_of(message.payload()).map(|()| false),
+            _ => {}
+        });
+        Ok(result?)
     }
 
     /// Sends requests and collects each one's result, and the entry where the request asked for it.
@@ -143,24 +141,18 @@ impl ConntrackSocket {
             while missing > 0 {
                 let received = self.receive().await?;
                 for_each(&self.buffer[..received], |message| {
-                    let index = message.header.sequence_number.wrapping_sub(first) as usize;
-                    match message.payload {
-                        NetlinkPayload::Error(error) => {
+                    let index = message.sequence_number().wrapping_sub(first) as usize;
+                    match message.message_type() {
+                        NLMSG_ERROR => {
                             let Some(answer) = answers.get_mut(index) else { return };
                             if answer.is_none() {
                                 missing -= 1;
                             }
-                            *answer = Some(match error.code {
-                                None => Ok(entries[index].take()),
-                                Some(code) => Err(Errno::from_raw(code.get().saturating_neg())),
-                            });
+                            *answer = Some(error_of(message.payload()).map(|()| entries[index].take()));
                         }
-                        NetlinkPayload::InnerMessage(NetfilterMessage {
-                            inner: NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)),
-                            ..
-                        }) => {
+                        CT_NEW => {
                             if let Some(slot) = entries.get_mut(index) {
-                                *slot = Entry::parse(&attributes);
+                                *slot = Entry::parse(message.payload());
                             }
                         }
                         _ => {}
@@ -212,19 +204,24 @@ impl ConntrackSocket {
     }
 }
 
-/// Calls `visit` for each message in a datagram; the number that could not be decoded.
-fn for_each(mut bytes: &[u8], mut visit: impl FnMut(NetlinkMessage<NetfilterMessage>)) -> u64 {
-    let mut undecodable = 0;
+/// Calls `visit` for each message in a datagram; the number that are no messages.
+fn for_each(mut bytes: &[u8], mut visit: impl FnMut(NetlinkBuffer<&[u8]>)) -> u64 {
     while !bytes.is_empty() {
-        let Ok(header) = NetlinkBuffer::new_checked(bytes) else { return undecodable + 1 };
-        let length = (header.length() as usize).min(bytes.len());
-        match NetlinkMessage::deserialize(&bytes[..length]) {
-            Ok(message) => visit(message),
-            Err(_) => undecodable += 1,
-        }
+        let Ok(header) = NetlinkBuffer::new_checked(bytes) else { return 1 };
+        let length = header.length() as usize;
+        visit(header);
         bytes = &bytes[length.next_multiple_of(4).clamp(1, bytes.len())..];
     }
-    undecodable
+    0
+}
+
+/// What a message of type NLMSG_ERROR says: struct nlmsgerr begins with the negative error, or 0.
+fn error_of(payload: &[u8]) -> Result<(), Errno> {
+    match payload.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes)) {
+        Some(0) => Ok(()),
+        Some(error) => Err(Errno::from_raw(error.saturating_neg())),
+        None => Err(Errno::EBADMSG),
+    }
 }
 
 /// The kernel's own timeouts, seconds (net.netfilter.nf_conntrack_*).
@@ -262,18 +259,23 @@ impl KernelTimeouts {
         }
     }
 
+    /// What the kernel gives a TCP entry in `state`.
+    pub fn of_state(&self, state: TcpState) -> u32 {
+        match state {
+            TcpState::Established | TcpState::Opening => self.tcp_established,
+            TcpState::FinWait => self.tcp_fin_wait,
+            TcpState::CloseWait => self.tcp_close_wait,
+            TcpState::LastAck => self.tcp_last_ack,
+            TcpState::TimeWait => self.tcp_time_wait,
+            TcpState::Closed => self.tcp_close,
+        }
+    }
+
     /// What the kernel would give `entry` after a packet. `streaming`: packets went on after the first answer, which the
     /// kernel itself no longer sees.
     pub fn of(&self, entry: &Entry, streaming: bool) -> u32 {
         match entry.protocol {
-            protocol::TCP => match entry.tcp_state {
-                None | Some(TcpState::Established | TcpState::Opening) => self.tcp_established,
-                Some(TcpState::FinWait) => self.tcp_fin_wait,
-                Some(TcpState::CloseWait) => self.tcp_close_wait,
-                Some(TcpState::LastAck) => self.tcp_last_ack,
-                Some(TcpState::TimeWait) => self.tcp_time_wait,
-                Some(TcpState::Closed) => self.tcp_close,
-            },
+            protocol::TCP => self.of_state(entry.tcp_state.unwrap_or(TcpState::Established)),
             protocol::UDP if streaming || entry.status.contains(Status::Assured) => self.udp_stream,
             protocol::UDP => self.udp,
             protocol::ICMP => self.icmp,

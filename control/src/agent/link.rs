@@ -1,7 +1,6 @@
 //! The connection to the gateway: made again whenever it breaks.
 
 use super::config::Endpoint;
-use super::tracker::Batch;
 use proto::gateway::v1;
 use proto::gateway::v1::gateway_client::GatewayClient;
 use std::sync::Arc;
@@ -119,6 +118,16 @@ fn transport(endpoint: &Endpoint) -> Result<tonic::transport::Endpoint, LinkErro
     Ok(transport)
 }
 
+/// Connects once.
+///
+/// # Errors
+/// The address or TLS files cannot be used, or nobody answers.
+pub async fn connect(endpoint: &Endpoint) -> Result<Client, LinkError> {
+    let channel = transport(endpoint)?.connect().await;
+    let refused = |source| LinkError::Connect { address: endpoint.address.clone(), source };
+    channel.map(GatewayClient::new).map_err(refused)
+}
+
 async fn maintain(
     address: String,
     transport: tonic::transport::Endpoint,
@@ -163,7 +172,15 @@ async fn session(
     // Before the list, so that nothing that closes meanwhile is missed.
     let mut closed = client.watch_closed(v1::WatchClosedRequest {}).await?.into_inner();
     let mut sessions = Vec::new();
-    list(&mut client, |page| sessions.extend(page)).await?;
+    let mut cursor = 0;
+    loop {
+        let (page, next) = list_page(&mut client, cursor).await?;
+        sessions.extend(page);
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
     tracing::info!(gateway = address, sessions = sessions.len(), "connected");
     if events.send(LinkEvent::Up { client, sessions }).await.is_err() {
         return Ok(());
@@ -185,51 +202,38 @@ async fn session(
     }
 }
 
-/// Reads the gateway's whole list, page by page.
+/// A page of the gateway's list from `cursor` on, and the next cursor; 0 = no more.
 ///
 /// # Errors
-/// A call failed.
-pub async fn list(client: &mut Client, mut visit: impl FnMut(Vec<v1::SessionInfo>)) -> Result<(), LinkError> {
-    let mut cursor = 0;
-    loop {
-        let request = timed(v1::ListSessionsRequest { cursor, limit: PAGE });
-        let page = client.list_sessions(request).await?.into_inner();
-        visit(page.sessions);
-        cursor = page.next_cursor;
-        if cursor == 0 {
-            return Ok(());
-        }
-    }
+/// The call failed.
+pub async fn list_page(client: &mut Client, cursor: u64) -> Result<(Vec<v1::SessionInfo>, u64), LinkError> {
+    let page =
+        client.list_sessions(timed(v1::ListSessionsRequest { cursor, limit: PAGE })).await?.into_inner();
+    Ok((page.sessions, page.next_cursor))
 }
 
-/// What became of a batch.
-#[derive(Debug, Default)]
-pub struct BatchAnswer {
-    /// Ids of the additions.
-    pub ids: Vec<u64>,
-    /// To the additions.
-    pub added: v1::AddSessionsResponse,
-    /// To the deletions.
-    pub deleted: v1::DeleteSessionsResponse,
-}
-
-/// Deletes, then adds.
+/// Installs `sessions`.
 ///
 /// # Errors
-/// A call failed; what it has done is unknown.
-pub async fn apply(mut client: Client, batch: Batch) -> Result<BatchAnswer, LinkError> {
-    let mut answer = BatchAnswer::default();
-    if !batch.deletes.is_empty() {
-        let request = timed(v1::DeleteSessionsRequest { session_ids: batch.deletes });
-        answer.deleted = client.delete_sessions(request).await?.into_inner();
-    }
-    if !batch.adds.is_empty() {
-        answer.ids = batch.adds.iter().map(|add| add.id).collect();
-        let sessions = batch.adds.into_iter().map(|add| add.session).collect();
-        let request = timed(tokio_stream::once(v1::AddSessionsRequest { sessions }));
-        answer.added = client.add_sessions(request).await?.into_inner();
-    }
-    Ok(answer)
+/// The call failed; what it has done is unknown.
+pub async fn add(
+    mut client: Client,
+    sessions: Vec<v1::Session>,
+) -> Result<v1::AddSessionsResponse, LinkError> {
+    let request = timed(tokio_stream::once(v1::AddSessionsRequest { sessions }));
+    Ok(client.add_sessions(request).await?.into_inner())
+}
+
+/// Removes sessions by their ids.
+///
+/// # Errors
+/// The call failed; what it has done is unknown.
+pub async fn delete(
+    mut client: Client,
+    session_ids: Vec<u64>,
+) -> Result<v1::DeleteSessionsResponse, LinkError> {
+    let request = timed(v1::DeleteSessionsRequest { session_ids });
+    Ok(client.delete_sessions(request).await?.into_inner())
 }
 
 fn timed<T>(message: T) -> tonic::Request<T> {

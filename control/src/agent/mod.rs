@@ -13,18 +13,22 @@ mod config;
 mod counters;
 mod entry;
 mod kernel;
+mod ledger;
 mod link;
 mod path;
 mod session;
 mod tracker;
+mod view;
 mod work;
 
 pub use config::{AgentConfig, ConfigError, ConfigErrors, Endpoint, RawAgentConfig, Tls};
 pub use counters::Counters;
-pub use entry::{Entry, TcpState, Tuple};
+pub use entry::{Count, Entry, TcpState, Traffic, Tuple};
+pub use ledger::Record;
 pub use link::LinkError;
 pub use path::{Mac, Path, PathError, Side};
 pub use session::{Ineligible, Policy, is_own, session_id};
+pub use view::{Connection, connections};
 
 use std::future::Future;
 use std::time::Duration;
@@ -45,7 +49,7 @@ pub enum AgentError {
     /// Routes, links and neighbours cannot be read.
     #[error("routes and neighbours: {0}")]
     Paths(#[from] PathError),
-    /// The gateway's address or the TLS files cannot be used.
+    /// The gateway's address or the TLS files cannot be used, or it does not answer a question.
     #[error(transparent)]
     Gateway(#[from] LinkError),
 }

@@ -35,8 +35,8 @@ pub fn is_own(session_id: u64, tag: u8) -> bool {
 /// The session that does for `entry` what the kernel does, along `path`. `kernel_timeout`: what the kernel gives the entry.
 pub fn session(entry: &Entry, path: &Path, id: u64, kernel_timeout: u32) -> v1::Session {
     let translated = entry.translated();
-    let has_ports = matches!(entry.protocol, protocol::TCP | protocol::UDP);
-    let original = if has_ports { entry.original } else { Tuple { destination_port: 0, ..entry.original } };
+    let original =
+        if entry.has_ports() { entry.original } else { Tuple { destination_port: 0, ..entry.original } };
     v1::Session {
         session_id: id,
         in_lif: path.inward.lif,
@@ -139,7 +139,7 @@ impl Policy {
         if !status.contains(Status::SeenReply) {
             return Err(Ineligible::Unanswered);
         }
-        if entry.packets.is_some_and(|packets| packets < self.min_packets) {
+        if entry.traffic.is_some_and(|traffic| traffic.packets() < self.min_packets) {
             return Err(Ineligible::FewPackets);
         }
         if entry.protocol == protocol::TCP {

@@ -1,4 +1,4 @@
-use super::super::entry::{Entry, TcpState, Tuple, protocol};
+use super::super::entry::{Count, Entry, TcpState, Traffic, Tuple, protocol};
 use super::super::path::{Path, Side};
 use super::*;
 use std::net::{IpAddr, SocketAddr};
@@ -32,7 +32,7 @@ pub(in super::super) fn entry(number: u8, original: Tuple, reply: Tuple) -> Entr
         foreign: false,
         timeout: Some(100),
         helper: false,
-        packets: None,
+        traffic: None,
         icmp: None,
     }
 }
@@ -145,5 +145,10 @@ fn the_policy_knows_what_stays_in_the_kernel() {
     assert_eq!(judge(&|e| e.status |= Status::Offload), Ineligible::KernelOffload);
     assert_eq!(judge(&|e| e.status |= Status::Dying), Ineligible::Untracked);
     assert_eq!(judge(&|e| e.foreign = true), Ineligible::Foreign);
-    assert_eq!(judge(&|e| e.packets = Some(2)), Ineligible::FewPackets);
+    assert_eq!(
+        judge(
+            &|e| e.traffic = Some(Traffic { original: Count { packets: 2, bytes: 0 }, ..Default::default() })
+        ),
+        Ineligible::FewPackets
+    );
 }

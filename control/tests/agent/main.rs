@@ -1,6 +1,7 @@
 //! The offload agent against the real kernel: nftables in a namespace between a client and a server, with real traffic, and a
 //! gateway that records what it is asked.
 
+mod closed;
 mod netns;
 mod recorder;
 
@@ -9,10 +10,10 @@ use netns::{CLIENT_MAC, IN_MAC, Lab, MASQUERADE, OUT_MAC, SERVER_MAC, TRACK_ONLY
 use proto::gateway::v1;
 use recorder::{Asked, Server, wait};
 use std::net::IpAddr;
-use std::path::Path;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
+const EAGER: &str = "refresh_seconds = 1\nresync_seconds = 1";
 const SETTLE: Duration = Duration::from_millis(300);
 
 struct Agent {
@@ -21,14 +22,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn start(lab: &Lab, socket: &Path, offload: &str) -> Self {
-        let text = format!(
-            "[gateway]\nconnect = \"unix:{}\"\n[offload]\nprotocols = [\"tcp\", \"udp\", \"icmp\", \"icmpv6\"]\n\
-             refresh_seconds = 1\nresync_seconds = 1\n{offload}\n\
-             [[interface]]\nname = \"in0\"\nlif = 11\n[[interface]]\nname = \"out0\"\nlif = 12\n",
-            socket.display()
-        );
-        let config = AgentConfig::from_toml(&text, "test").unwrap();
+    fn start(lab: &Lab, config: AgentConfig) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = lab.vnf.thread(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -63,10 +57,25 @@ impl Setup {
     }
 
     fn agent(&self, offload: &str) -> Agent {
+        self.agent_with(&format!("{EAGER}\n{offload}"), "")
+    }
+
+    /// One with these settings of the section `offload`, and further sections.
+    fn agent_with(&self, offload: &str, sections: &str) -> Agent {
         let before = self.connects();
-        let agent = Agent::start(&self.lab, &self.socket(), offload);
+        let agent = Agent::start(&self.lab, self.config(offload, sections));
         wait("the agent", || self.connects() > before);
         agent
+    }
+
+    fn config(&self, offload: &str, sections: &str) -> AgentConfig {
+        let text = format!(
+            "[gateway]\nconnect = \"unix:{}\"\n\
+             [offload]\nprotocols = [\"tcp\", \"udp\", \"icmp\", \"icmpv6\", 47]\n{offload}\n{sections}\n\
+             [[interface]]\nname = \"in0\"\nlif = 11\n[[interface]]\nname = \"out0\"\nlif = 12\n",
+            self.socket().display()
+        );
+        AgentConfig::from_toml(&text, "test").unwrap()
     }
 
     fn connects(&self) -> usize {

@@ -138,7 +138,7 @@ while True:
 "#;
 
 const CLIENT: &str = r#"
-import socket, sys
+import socket, struct, sys
 kind, address, port, source_port = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 family = socket.AF_INET6 if ':' in address else socket.AF_INET
 s = socket.socket(family, socket.SOCK_DGRAM if kind == 'udp' else socket.SOCK_STREAM)
@@ -148,6 +148,8 @@ s.connect((address, port)); print('connected')
 for line in sys.stdin:
     if line.startswith('close'):
         s.close(); print('closed'); break
+    if line.startswith('reset'):
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close(); print('closed'); break
     size = int(line); data = b'x' * 1000
     for _ in range(size):
         s.sendall(data); left = len(data)

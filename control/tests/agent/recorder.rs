@@ -36,6 +36,18 @@ impl State {
         self.flows.remove(&(session.in_lif, session.protocol, session.original.clone()));
         Some(info)
     }
+
+    fn report(&mut self, info: v1::SessionInfo, code: v1::CloseCode) -> v1::ClosedSession {
+        let closed = v1::ClosedSession {
+            session: info.session,
+            counters: info.counters,
+            close_code: code.into(),
+            ..Default::default()
+        };
+        // Nobody may be watching.
+        let _ = self.closed.send(closed.clone());
+        closed
+    }
 }
 
 #[derive(Clone)]
@@ -69,6 +81,7 @@ impl Gateway for Recorder {
                     answer.accepted += 1;
                     state.flows.insert(flow);
                     state.arrived.push((SystemTime::now(), id));
+                    let session = v1::Session { owner: "unix".to_owned(), ..session };
                     let info = v1::SessionInfo { session: Some(session), ..Default::default() };
                     state.sessions.insert(id, info);
                 } else {
@@ -123,11 +136,7 @@ impl Gateway for Recorder {
         for id in request.into_inner().session_ids {
             state.asked.push((Instant::now(), Asked::Delete));
             match state.remove(id) {
-                Some(info) => answer.closed.push(v1::ClosedSession {
-                    session: info.session,
-                    close_code: v1::CloseCode::Deleted.into(),
-                    ..Default::default()
-                }),
+                Some(info) => answer.closed.push(state.report(info, v1::CloseCode::Deleted)),
                 None => answer.unknown.push(id),
             }
         }
@@ -189,7 +198,7 @@ impl Server {
             capacity: usize::MAX,
             arrived: Vec::new(),
             flows: HashSet::new(),
-            closed: broadcast::channel(64).0,
+            closed: broadcast::channel(1024).0,
         };
         let state = Arc::new(Mutex::new(state));
         let (stop, stopped) = oneshot::channel();
@@ -225,13 +234,16 @@ impl Server {
         self.with(|state| state.asked.iter().filter(|(_, asked)| matches!(asked, Asked::Add)).count())
     }
 
+    /// The gateway has forwarded so much of the session.
+    pub fn forward(&self, id: u64, counters: v1::Counters) {
+        self.with(|state| state.sessions.get_mut(&id).unwrap().counters = Some(counters));
+    }
+
     /// The gateway closes the session itself.
     pub fn close(&self, id: u64, code: v1::CloseCode) {
         self.with(|state| {
             let info = state.remove(id).unwrap();
-            let closed =
-                v1::ClosedSession { session: info.session, close_code: code.into(), ..Default::default() };
-            state.closed.send(closed).unwrap();
+            state.report(info, code);
         });
     }
 

@@ -1,18 +1,16 @@
-//! `gateway agent`.
+//! `gateway agent` and `gateway connections`.
 
 use super::{Code, Failure, log};
 use crate::config::read;
 use control::agent::AgentConfig;
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs until SIGTERM or SIGINT.
 pub(super) fn run(file: &Path) -> Result<(), Failure> {
-    let text = read(file)?;
-    let config = AgentConfig::from_toml(&text, &file.display().to_string())
-        .map_err(|errors| Failure::new(Code::Config, errors.to_string()))?;
+    let config = load(file)?;
     log::start(tracing::Level::INFO);
-    let failed = |error: String| Failure::new(Code::Failed, error);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| failed(error.to_string()))?;
     runtime.block_on(async {
@@ -32,4 +30,38 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
         tracing::info!("ready");
         control::agent::run(config, shutdown).await.map_err(|error| failed(error.to_string()))
     })
+}
+
+/// Prints the kernel's connections in this network namespace, with the gateway's counts added.
+pub(super) fn connections(file: &Path, json: bool) -> Result<(), Failure> {
+    let config = load(file)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed(error.to_string()))?;
+    let connections =
+        runtime.block_on(control::agent::connections(&config)).map_err(|error| failed(error.to_string()))?;
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let mut print = || {
+        for connection in &connections {
+            match json {
+                true => writeln!(out, "{}", serde_json::to_string(connection)?)?,
+                false => writeln!(out, "{connection}")?,
+            }
+        }
+        out.flush()
+    };
+    match print() {
+        // As of `| head`.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(failed(error.to_string())),
+        _ => Ok(()),
+    }
+}
+
+fn load(file: &Path) -> Result<AgentConfig, Failure> {
+    let text = read(file)?;
+    AgentConfig::from_toml(&text, &file.display().to_string())
+        .map_err(|errors| Failure::new(Code::Config, errors.to_string()))
+}
+
+fn failed(message: String) -> Failure {
+    Failure::new(Code::Failed, message)
 }

@@ -9,9 +9,12 @@ use std::time::{Duration, Instant};
 const LIFE: Duration = Duration::from_secs(1);
 const LIMIT: usize = 65_536;
 
-/// Routes there and back, by the hosts at both ends.
+/// Both ends of a connection, and its mark.
+type Key = (IpAddr, IpAddr, u32);
+
+/// Routes there and back.
 pub(super) struct RouteCache {
-    routes: HashMap<(IpAddr, IpAddr), (Hop, Hop)>,
+    routes: HashMap<Key, (Hop, Hop)>,
     since: Instant,
     /// Counts invalidations: an answer to a question of before one is not kept.
     epoch: u64,
@@ -32,20 +35,20 @@ impl RouteCache {
         }
     }
 
-    /// The routes between two hosts, if known, and else the epoch to hand to `insert`.
-    pub fn get(&mut self, client: IpAddr, server: IpAddr, now: Instant) -> Result<(Hop, Hop), u64> {
+    /// The routes between client and server, if known, and else the epoch to hand to `insert`.
+    pub fn get(&mut self, key: Key, now: Instant) -> Result<(Hop, Hop), u64> {
         if now.saturating_duration_since(self.since) > LIFE {
             self.port_hash = hashes_ports();
             self.since = now;
             self.clear();
         }
-        self.routes.get(&(client, server)).copied().ok_or(self.epoch)
+        self.routes.get(&key).copied().ok_or(self.epoch)
     }
 
     /// Keeps the routes `back` to the client and `out` to the server, asked for in `epoch`.
-    pub fn insert(&mut self, client: IpAddr, server: IpAddr, hops: (Hop, Hop), epoch: u64) {
+    pub fn insert(&mut self, key: Key, hops: (Hop, Hop), epoch: u64) {
         if epoch == self.epoch && !self.port_rules && !self.port_hash && self.routes.len() < LIMIT {
-            self.routes.insert((client, server), hops);
+            self.routes.insert(key, hops);
         }
     }
 
@@ -80,14 +83,14 @@ mod tests {
         let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         let hops = (Hop { interface: 1, address: a }, Hop { interface: 2, address: b });
         let now = cache.since;
-        let epoch = cache.get(a, b, now).unwrap_err();
+        let epoch = cache.get((a, b, 0), now).unwrap_err();
         cache.clear();
-        cache.insert(a, b, hops, epoch);
-        let epoch = cache.get(a, b, now).unwrap_err();
-        cache.insert(a, b, hops, epoch);
-        assert_eq!(cache.get(a, b, now), Ok(hops));
-        assert!(cache.get(b, a, now).is_err());
-        assert!(cache.get(a, b, now + LIFE * 2).is_err());
+        cache.insert((a, b, 0), hops, epoch);
+        let epoch = cache.get((a, b, 0), now).unwrap_err();
+        cache.insert((a, b, 0), hops, epoch);
+        assert_eq!(cache.get((a, b, 0), now), Ok(hops));
+        assert!(cache.get((b, a, 0), now).is_err() && cache.get((a, b, 1), now).is_err());
+        assert!(cache.get((a, b, 0), now + LIFE * 2).is_err());
     }
 
     #[test]
@@ -96,8 +99,8 @@ mod tests {
         let a: IpAddr = "10.0.0.1".parse().unwrap();
         let hop = Hop { interface: 1, address: a };
         cache.ports_matter();
-        let epoch = cache.get(a, a, cache.since).unwrap_err();
-        cache.insert(a, a, (hop, hop), epoch);
-        assert!(cache.get(a, a, cache.since).is_err());
+        let epoch = cache.get((a, a, 0), cache.since).unwrap_err();
+        cache.insert((a, a, 0), (hop, hop), epoch);
+        assert!(cache.get((a, a, 0), cache.since).is_err());
     }
 }

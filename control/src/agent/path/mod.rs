@@ -3,7 +3,7 @@
 mod cache;
 mod tables;
 
-use super::entry::{Entry, protocol};
+use super::entry::Entry;
 use cache::RouteCache;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
@@ -142,17 +142,29 @@ impl Resolver {
         Ok(resolver)
     }
 
+    /// The path of `entry`'s packets, where it can be told without asking the kernel.
+    pub fn known_path(&self, entry: &Entry) -> Option<Result<Path, PathError>> {
+        let key = (entry.original.source, entry.translated().destination, entry.mark);
+        let (back, out) = self.cache(|cache| cache.get(key, Instant::now())).ok()?;
+        match (self.lookup(&back), self.lookup(&out)) {
+            (Ok(inward), Ok(outward)) => Some(Ok(Path { inward, outward })),
+            (Err(PathError::Neighbour(_)), _) | (_, Err(PathError::Neighbour(_))) => None,
+            (Err(error), _) | (_, Err(error)) => Some(Err(error)),
+        }
+    }
+
     /// The path of `entry`'s packets.
     pub async fn path(&self, entry: &Entry) -> Result<Path, PathError> {
         let translated = entry.translated();
         let client = entry.original.source;
         let server = translated.destination;
-        let cached = self.cache(|cache| cache.get(client, server, Instant::now()));
+        let key = (client, server, entry.mark);
+        let cached = self.cache(|cache| cache.get(key, Instant::now()));
         let (back, out) = match cached {
             Ok(hops) => hops,
             Err(epoch) => {
                 let hops = self.routes(entry, client, server).await?;
-                self.cache(|cache| cache.insert(client, server, hops, epoch));
+                self.cache(|cache| cache.insert(key, hops, epoch));
                 hops
             }
         };
@@ -199,7 +211,11 @@ impl Resolver {
         if let Some(arrival) = arrival {
             query.attributes.push(RouteAttribute::Iif(arrival));
         }
-        if matches!(entry.protocol, protocol::TCP | protocol::UDP) {
+        if entry.mark != 0 {
+            // Rules look at the packet's mark; rulesets that use it restore it from the connection's.
+            query.attributes.push(RouteAttribute::Mark(entry.mark));
+        }
+        if entry.has_ports() {
             // For rules and multipath hashes that look at ports.
             let translated = entry.translated();
             let (source_port, destination_port) = if forward {

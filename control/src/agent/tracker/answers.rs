@@ -1,5 +1,6 @@
 //! What the gateway answers, and what it closes.
 
+use super::super::session::is_own;
 use super::{FULL_RETRY, Stage, Tracker};
 use proto::gateway::v1;
 use std::collections::HashMap;
@@ -58,13 +59,24 @@ impl Tracker {
     }
 
     /// The gateway deleted what we asked it to.
-    pub fn deleted(&mut self, answer: &v1::DeleteSessionsResponse) {
+    pub fn deleted(&mut self, ids: &[u64], answer: &v1::DeleteSessionsResponse) {
         self.counters.deleted += answer.closed.len() as u64;
+        if let Some(id) = answer.refused.first() {
+            tracing::warn!(session_id = id, count = answer.refused.len(), "not ours to delete: another agent with this tag?");
+            for _ in &answer.refused {
+                self.counters.refuse("delete");
+            }
+        }
+        let released = self.leaving.gone(ids.iter().copied());
+        self.adds.extend(released);
     }
 
     /// The gateway closed a session.
     pub fn closed(&mut self, session: &v1::ClosedSession, now: Instant) {
         let Some(id) = session.session.as_ref().map(|session| session.session_id) else { return };
+        if is_own(id, self.tag) {
+            self.ledger.closed(id, &session.counters.unwrap_or_default());
+        }
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if !connection.in_gateway() {
             return;
@@ -72,6 +84,7 @@ impl Tracker {
         self.counters.closed += 1;
         let ended = matches!(session.close_code(), v1::CloseCode::Finack | v1::CloseCode::Rst);
         connection.enter(if ended { Stage::Ended } else { Stage::Resting }, now);
+        self.settle_later(id, session, now);
     }
 
     /// The gateway lost records of closed sessions.

@@ -4,13 +4,18 @@
 //! the kernel sees packets of it again; it has ended when the gateway saw it end; it is skipped where it cannot be offloaded.
 
 mod answers;
+mod leaving;
 mod reconcile;
+mod settle;
 
 use super::counters::Counters;
-use super::entry::Entry;
+use super::entry::{Entry, protocol};
 use super::kernel::KernelTimeouts;
+use super::ledger::Ledger;
 use super::path::{Path, PathError};
 use super::session::{Ineligible, Policy, is_own, session, session_id};
+use leaving::Leaving;
+use netlink_packet_netfilter::conntrack::Status;
 use proto::gateway::v1;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -24,6 +29,8 @@ const RETRIES_LIMIT: usize = 65_536;
 const FULL_RETRY: Duration = Duration::from_secs(1);
 /// The kernel gave an entry this much more life than we know of: it has seen a packet.
 const LIFE_SIGN: Duration = Duration::from_secs(2);
+/// UDP with packets for longer than this is a stream to the kernel (nf_conntrack_proto_udp.c).
+const UDP_STREAM: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
@@ -54,6 +61,8 @@ struct Connection {
     packets: u64,
     /// The listing it was last seen in.
     listing: u64,
+    /// The comparison it was last seen in.
+    comparison: u64,
 }
 
 impl Connection {
@@ -65,15 +74,6 @@ impl Connection {
         self.stage = stage;
         self.since = now;
     }
-}
-
-/// What goes to the gateway in one turn: deletions first, so that their flows are free for the additions.
-#[derive(Default, Debug)]
-pub struct Batch {
-    /// Ids of ours to remove.
-    pub deletes: Vec<u64>,
-    /// Sessions to install, each with its entry and the timeout the entry is to have.
-    pub adds: Vec<Add>,
 }
 
 /// A session to install.
@@ -89,6 +89,19 @@ pub struct Add {
     pub session: v1::Session,
 }
 
+/// A kernel entry that is to live for `timeout` seconds from now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refresh {
+    /// Its session's id.
+    pub id: u64,
+    /// The entry.
+    pub entry: Entry,
+    /// Seconds.
+    pub timeout: u32,
+    /// It has become a stream: it must not be dropped early.
+    pub assure: bool,
+}
+
 /// The connections, and the queues of what is to be done.
 pub struct Tracker {
     policy: Policy,
@@ -101,19 +114,26 @@ pub struct Tracker {
     lookups: VecDeque<u64>,
     adds: VecDeque<u64>,
     deletes: Vec<u64>,
+    /// Sessions on their way out, and additions that must wait for them.
+    leaving: Leaving,
     refreshes: VecDeque<(u64, u32)>,
+    /// Ended TCP connections whose entries are to be looked at, and when.
+    settling: VecDeque<(Instant, u64, v1::CloseCode)>,
     retries: BinaryHeap<Reverse<(Instant, u64)>>,
     hold_adds: Option<Instant>,
     full_retry: Duration,
     listing: u64,
+    comparison: u64,
     list_wanted: bool,
+    /// What the gateway forwarded.
+    pub ledger: Ledger,
     /// What has been done so far.
     pub counters: Counters,
 }
 
 impl Tracker {
     /// Knows nothing yet, and is offline.
-    pub fn new(policy: Policy, timeouts: KernelTimeouts, tag: u8) -> Self {
+    pub fn new(policy: Policy, timeouts: KernelTimeouts, tag: u8, ledger: Ledger) -> Self {
         Self {
             policy,
             timeouts,
@@ -124,13 +144,17 @@ impl Tracker {
             lookups: VecDeque::new(),
             adds: VecDeque::new(),
             deletes: Vec::new(),
+            leaving: Leaving::default(),
             refreshes: VecDeque::new(),
+            settling: VecDeque::new(),
             retries: BinaryHeap::new(),
             hold_adds: None,
             full_retry: FULL_RETRY,
             // A connection's 0 is in none.
             listing: 1,
+            comparison: 1,
             list_wanted: false,
+            ledger,
             counters: Counters::default(),
         }
     }
@@ -142,7 +166,7 @@ impl Tracker {
         self.counters.connects += 1;
         let own =
             sessions.into_iter().filter_map(|info| info.session).filter(|s| is_own(s.session_id, self.tag));
-        self.remote = own.map(|session| (session.session_id, session)).collect();
+        self.remote = own.map(|session| (session.session_id, as_sent(session))).collect();
     }
 
     /// The gateway is gone: forget everything, the next reconciliation finds it all again.
@@ -153,7 +177,9 @@ impl Tracker {
         self.lookups.clear();
         self.adds.clear();
         self.deletes.clear();
+        self.leaving = Leaving::default();
         self.refreshes.clear();
+        self.settling.clear();
         self.retries.clear();
         self.hold_adds = None;
         self.full_retry = FULL_RETRY;
@@ -175,17 +201,35 @@ impl Tracker {
     }
 
     /// The kernel dropped an entry.
-    pub fn destroyed(&mut self, entry: &Entry) {
+    pub fn destroyed(&mut self, entry: &Entry, now: Instant) {
         self.counters.events += 1;
-        self.gone(session_id(entry, self.tag));
+        let id = session_id(entry, self.tag);
+        let installed = self.forget(id);
+        self.ledger.ended(id, entry, installed, now);
     }
 
     /// The entry behind `id` exists no more.
-    pub fn gone(&mut self, id: u64) {
-        let installed = self.connections.remove(&id).is_some_and(|connection| connection.in_gateway());
-        if self.remote.remove(&id).is_some() || installed {
-            self.deletes.push(id);
+    pub fn gone(&mut self, id: u64, now: Instant) {
+        let entry = self.connections.get(&id).map(|connection| connection.entry.clone());
+        let installed = self.forget(id);
+        if let Some(entry) = entry {
+            self.ledger.ended(id, &entry, installed, now);
         }
+    }
+
+    /// Whether the session of `id` may be in the gateway; then it is deleted.
+    fn forget(&mut self, id: u64) -> bool {
+        let installed = self.connections.remove(&id).filter(Connection::in_gateway).and_then(|c| c.session);
+        let session = self.remote.remove(&id).or(installed);
+        if let Some(session) = &session {
+            self.delete(id, session);
+        }
+        session.is_some()
+    }
+
+    fn delete(&mut self, id: u64, session: &v1::Session) {
+        self.leaving.enter(id, session);
+        self.deletes.push(id);
     }
 
     fn consider(&mut self, id: u64, entry: Entry, now: Instant) {
@@ -207,6 +251,7 @@ impl Tracker {
             expires,
             packets: 0,
             listing: 0,
+            comparison: self.comparison,
         };
         self.connections.insert(id, connection);
         if stage == Stage::Looking {
@@ -223,7 +268,8 @@ impl Tracker {
         let alive = matches!((connection.expires, expires), (Some(old), Some(new)) if new > old + LIFE_SIGN);
         *known = Entry {
             tcp_state: news.tcp_state.or(known.tcp_state),
-            packets: news.packets.or(known.packets),
+            helper: news.helper || known.helper,
+            traffic: news.traffic.or(known.traffic),
             ..news
         };
         if expires.is_some() {
@@ -250,17 +296,26 @@ impl Tracker {
 
     fn withdraw(&mut self, id: u64, stage: Stage, now: Instant) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
-        if connection.in_gateway() || self.remote.remove(&id).is_some() {
-            self.deletes.push(id);
-        }
+        let installed = if connection.in_gateway() { connection.session.take() } else { None };
         connection.enter(stage, now);
+        if let Some(session) = self.remote.remove(&id).or(installed) {
+            self.delete(id, &session);
+        }
     }
 
-    /// The next connections whose path is wanted.
-    pub fn take_lookups(&mut self, limit: usize) -> Vec<(u64, Entry)> {
-        let count = limit.min(self.lookups.len());
-        let ids: Vec<u64> = self.lookups.drain(..count).collect();
-        ids.into_iter().filter_map(|id| Some((id, self.connections.get(&id)?.entry.clone()))).collect()
+    /// The next connection whose path is wanted.
+    pub fn next_lookup(&mut self) -> Option<(u64, Entry)> {
+        while let Some(id) = self.lookups.pop_front() {
+            if let Some(connection) = self.connections.get(&id) {
+                return Some((id, connection.entry.clone()));
+            }
+        }
+        None
+    }
+
+    /// Whether paths are wanted.
+    pub fn has_lookups(&self) -> bool {
+        !self.lookups.is_empty()
     }
 
     /// Paths may have changed: look again at all that are installed, or that had none.
@@ -312,19 +367,30 @@ impl Tracker {
                 return;
             }
             self.counters.rerouted += 1;
-            self.deletes.push(id);
-        } else if let Some(remote) = self.remote.remove(&id) {
+            let installed = connection.session.replace(wanted);
+            connection.enter(Stage::Ready, now);
+            self.adds.push_back(id);
+            if let Some(session) = installed {
+                self.delete(id, &session);
+            }
+            return;
+        }
+        let mut replaced = None;
+        if let Some(remote) = self.remote.remove(&id) {
             if remote == wanted {
                 connection.session = Some(wanted);
                 connection.enter(Stage::Installed, now);
                 self.counters.adopted += 1;
                 return;
             }
-            self.deletes.push(id);
+            replaced = Some(remote);
         }
         connection.session = Some(wanted);
         connection.enter(Stage::Ready, now);
         self.adds.push_back(id);
+        if let Some(session) = replaced {
+            self.delete(id, &session);
+        }
     }
 
     /// Tries `id` again later, with growing pauses; then leaves it to the next comparison.
@@ -332,7 +398,7 @@ impl Tracker {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if connection.attempts >= ATTEMPTS || self.retries.len() >= RETRIES_LIMIT {
             self.counters.skip(reason);
-            self.gone(id);
+            self.forget(id);
             return;
         }
         let pause = FIRST_RETRY.saturating_mul(1 << connection.attempts).min(LONGEST_RETRY);
@@ -344,6 +410,7 @@ impl Tracker {
 
     /// Moves what has waited long enough back to the lookups.
     pub fn tick(&mut self, now: Instant) {
+        self.ledger.tick(now);
         while let Some(Reverse((at, id))) = self.retries.peek().copied() {
             if at > now {
                 break;
@@ -364,51 +431,65 @@ impl Tracker {
         retry.into_iter().chain(self.hold_adds).min()
     }
 
-    /// Whether deletions wait, and how long the oldest addition has.
-    pub fn pending(&self) -> (bool, usize) {
-        (!self.deletes.is_empty(), if self.hold_adds.is_some() { 0 } else { self.adds.len() })
+    /// Additions that could be made now.
+    pub fn waiting_adds(&self) -> usize {
+        if self.hold_adds.is_some() { 0 } else { self.adds.len() }
     }
 
-    /// What to tell the gateway now; `limit` bounds both parts.
-    pub fn take_batch(&mut self, limit: usize, now: Instant) -> Batch {
+    /// The next sessions to remove.
+    pub fn take_deletes(&mut self, limit: usize) -> Vec<u64> {
         let count = limit.min(self.deletes.len());
-        let mut batch = Batch { deletes: self.deletes.drain(..count).collect(), adds: Vec::new() };
-        // Deletions free what additions need: first all of them.
-        if self.hold_adds.is_some() || !self.deletes.is_empty() {
-            return batch;
-        }
-        while batch.adds.len() < limit {
+        self.deletes.drain(..count).collect()
+    }
+
+    /// The next sessions to install. Those whose id or flows belong to a session that is being removed wait for its end.
+    pub fn take_adds(&mut self, limit: usize, now: Instant) -> Vec<Add> {
+        let mut adds = Vec::new();
+        while self.hold_adds.is_none() && adds.len() < limit {
             let Some(id) = self.adds.pop_front() else { break };
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             if connection.stage != Stage::Ready {
                 continue;
             }
             let Some(session) = connection.session.clone() else { continue };
-            connection.enter(Stage::Adding, now);
+            if self.leaving.blocks(id, &session) {
+                continue;
+            }
             let entry = connection.entry.clone();
-            let kernel_timeout = self.timeouts.of(&entry, false);
-            batch.adds.push(Add { id, entry, kernel_timeout, session });
+            if self.may_add(id, now) {
+                let kernel_timeout = self.timeouts.of(&entry, false);
+                adds.push(Add { id, entry, kernel_timeout, session });
+            }
         }
-        batch
+        adds
     }
 
-    /// The kernel's entry just before it is added: whether to go on.
-    pub fn confirm(&mut self, id: u64, entry: Entry, now: Instant) -> bool {
+    /// Whether the entry of `id`, not in the gateway yet, still is to be offloaded; if so, it is being added.
+    fn may_add(&mut self, id: u64, now: Instant) -> bool {
         let Some(connection) = self.connections.get_mut(&id) else { return false };
-        connection.entry = entry;
         let verdict = self.policy.judge(&connection.entry);
-        if let Err(reason) = verdict {
-            // Not in the gateway yet: nothing to delete.
-            connection.enter(Stage::Ready, now);
-            match reason {
-                Ineligible::FewPackets | Ineligible::Unanswered => self.retry(id, reason.name(), now),
-                _ => {
-                    self.counters.skip(reason.name());
-                    self.gone(id);
-                }
+        match verdict {
+            Ok(()) => connection.enter(Stage::Adding, now),
+            Err(reason @ (Ineligible::FewPackets | Ineligible::Unanswered)) => {
+                self.retry(id, reason.name(), now);
+            }
+            Err(reason) => {
+                self.counters.skip(reason.name());
+                self.connections.remove(&id);
             }
         }
         verdict.is_ok()
+    }
+
+    /// The kernel's entry as it is just before it is added: whether to go on.
+    pub fn confirm(&mut self, id: u64, entry: Entry, now: Instant) -> bool {
+        let Some(connection) = self.connections.get_mut(&id) else { return false };
+        if connection.stage != Stage::Adding {
+            return false;
+        }
+        connection.entry = entry;
+        connection.enter(Stage::Ready, now);
+        self.may_add(id, now)
     }
 
     /// An addition did not get as far as the gateway: the entry is gone.
@@ -416,23 +497,29 @@ impl Tracker {
         self.connections.remove(&id);
     }
 
-    /// The next kernel entries to keep alive: id, entry, seconds.
-    pub fn take_refreshes(&mut self, limit: usize) -> Vec<(u64, Entry, u32)> {
+    /// The next kernel entries to give another timeout.
+    pub fn take_refreshes(&mut self, limit: usize, now: Instant) -> Vec<Refresh> {
         let count = limit.min(self.refreshes.len());
         let due: Vec<(u64, u32)> = self.refreshes.drain(..count).collect();
         due.into_iter()
             .filter_map(|(id, timeout)| {
                 let connection = self.connections.get(&id)?;
-                (connection.stage == Stage::Installed).then(|| (id, connection.entry.clone(), timeout))
+                let streaming = connection.stage == Stage::Installed && now >= connection.since + UDP_STREAM;
+                let assured = connection.entry.status.contains(Status::Assured);
+                let assure = connection.entry.protocol == protocol::UDP && streaming && !assured;
+                Some(Refresh { id, entry: connection.entry.clone(), timeout, assure })
             })
             .collect()
     }
 
-    /// The kernel gave the entry of `id` more life.
-    pub fn refreshed(&mut self, id: u64, timeout: u32, now: Instant) {
+    /// The kernel did as `refresh` says.
+    pub fn refreshed(&mut self, refresh: &Refresh, now: Instant) {
         self.counters.refreshed += 1;
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.expires = Some(now + Duration::from_secs(timeout.into()));
+        if let Some(connection) = self.connections.get_mut(&refresh.id) {
+            connection.expires = Some(now + Duration::from_secs(refresh.timeout.into()));
+            if refresh.assure {
+                connection.entry.status |= Status::Assured;
+            }
         }
     }
 
@@ -447,6 +534,11 @@ impl Tracker {
             self.connections.iter().filter(|(_, connection)| connection.in_gateway()).map(|(id, _)| *id);
         tracked.chain(self.remote.keys().copied()).chain(self.deletes.iter().copied()).collect()
     }
+}
+
+/// As we sent it: the gateway adds the owner.
+fn as_sent(session: v1::Session) -> v1::Session {
+    v1::Session { owner: String::new(), ..session }
 }
 
 fn same_lifs(a: &v1::Session, b: &v1::Session) -> bool {

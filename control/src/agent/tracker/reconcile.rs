@@ -2,23 +2,21 @@
 
 use super::super::entry::Entry;
 use super::super::session::{Ineligible, is_own, session_id};
-use super::{Connection, Stage, Tracker};
+use super::settle::remaining;
+use super::{Connection, Stage, Tracker, as_sent};
 use proto::gateway::v1;
-use std::collections::HashSet;
 use std::time::Instant;
 
 impl Tracker {
-    /// The whole kernel table, asked for at `started`.
-    pub fn compare(&mut self, entries: Vec<Entry>, started: Instant, now: Instant) {
+    /// A part of the whole kernel table.
+    pub fn compare(&mut self, entries: Vec<Entry>, now: Instant) {
         if !self.online {
             return;
         }
-        self.counters.resyncs += 1;
-        let mut present = HashSet::with_capacity(entries.len());
         for entry in entries {
             let id = session_id(&entry, self.tag);
-            present.insert(id);
-            if self.connections.contains_key(&id) {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.comparison = self.comparison;
                 self.update(id, entry, now);
             } else if matches!(self.policy.judge(&entry), Err(Ineligible::Closing)) {
                 self.adopt_closing(id, entry, now);
@@ -26,18 +24,26 @@ impl Tracker {
                 self.consider(id, entry, now);
             }
         }
+    }
+
+    /// The table asked for at `started` is complete: what is not in it has gone unheard.
+    pub fn compare_complete(&mut self, started: Instant, now: Instant) {
+        self.counters.resyncs += 1;
         let missing = self
             .connections
             .iter()
-            .filter(|(id, c)| c.since < started && !present.contains(id))
+            .filter(|(_, c)| c.since < started && c.comparison != self.comparison)
             .map(|(id, _)| *id);
         for id in missing.collect::<Vec<_>>() {
-            self.gone(id);
+            self.gone(id, now);
         }
+        self.comparison += 1;
         // Sessions whose connections are not there, or are not to be offloaded any more.
         let connections = &self.connections;
-        let orphans = self.remote.extract_if(|id, _| !connections.contains_key(id)).map(|(id, _)| id);
-        self.deletes.extend(orphans);
+        let orphans: Vec<_> = self.remote.extract_if(|id, _| !connections.contains_key(id)).collect();
+        for (id, session) in orphans {
+            self.delete(id, &session);
+        }
     }
 
     /// A half-closed connection already in the gateway stays there until its end.
@@ -53,6 +59,7 @@ impl Tracker {
             expires: None,
             packets: 0,
             listing: 0,
+            comparison: 0,
         };
         self.connections.insert(id, connection);
     }
@@ -71,8 +78,8 @@ impl Tracker {
                 continue;
             }
             let Some(connection) = self.connections.get_mut(&id) else {
-                if !self.remote.contains_key(&id) {
-                    self.deletes.push(id);
+                if !self.remote.contains_key(&id) && !self.leaving.contains(id) {
+                    self.delete(id, &remote);
                 }
                 continue;
             };
@@ -83,14 +90,18 @@ impl Tracker {
                     if packets > connection.packets {
                         connection.packets = packets;
                         let idle = u32::try_from(info.idle_ms / 1000).unwrap_or(u32::MAX);
-                        let timeout = self.timeouts.of(&connection.entry, true).saturating_sub(idle).max(1);
+                        let timeout = remaining(&self.timeouts, connection, idle);
                         self.refreshes.push_back((id, timeout));
                     }
                 }
                 Stage::Looking | Stage::Waiting | Stage::Ready => {
-                    self.remote.insert(id, remote);
+                    self.remote.insert(id, as_sent(remote));
                 }
-                Stage::Resting | Stage::Ended | Stage::Skipped { .. } => self.deletes.push(id),
+                Stage::Resting | Stage::Ended | Stage::Skipped { .. } => {
+                    if !self.leaving.contains(id) {
+                        self.delete(id, &remote);
+                    }
+                }
                 Stage::Adding => {}
             }
         }

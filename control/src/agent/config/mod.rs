@@ -28,6 +28,8 @@ pub struct AgentConfig {
     pub tag: u8,
     /// How often the gateway is asked which sessions had traffic, to keep the kernel's entries alive.
     pub refresh: Duration,
+    /// Where a line of JSON is appended for each ended connection that was offloaded.
+    pub records: Option<PathBuf>,
     /// How often the whole connection table is compared, in case events were lost or entries made none.
     pub resync: Duration,
 }
@@ -64,6 +66,13 @@ pub struct RawAgentConfig {
     offload: RawOffload,
     #[serde(default)]
     interface: Vec<RawInterface>,
+    accounting: Option<RawAccounting>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAccounting {
+    file: PathBuf,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -183,6 +192,7 @@ impl TryFrom<RawAgentConfig> for AgentConfig {
             interfaces,
             keep_on_exit: offload.keep_on_exit,
             tag: tag as u8,
+            records: raw.accounting.map(|accounting| accounting.file),
             refresh: Duration::from_secs(refresh.unsigned_abs()),
             resync: Duration::from_secs(resync.unsigned_abs()),
         })
