@@ -1,0 +1,304 @@
+//! What came back: is it what the session says, and what does it say of loss, order and time.
+
+use super::account::{Arrival, Window};
+use super::flows::Session;
+use super::frame::{Content, Encapsulation, Sender, Shape, build, fold, l4_sum, sum};
+use super::mould::Mould;
+use super::profile::{Direction, Expect, Profile, Protocol};
+use super::templates::{Stamp, sides};
+use super::{Tuple, trial::Counts};
+use hdrhistogram::Histogram;
+
+/// Packets looked at together.
+pub const BURST: usize = 256;
+
+/// What is known of a flow: half a cache line.
+#[derive(Clone, Copy, Default)]
+#[repr(align(32))]
+struct Flow {
+    /// As the frame has them; 0 is not known yet.
+    addresses: u64,
+    ports: u32,
+    window: Window,
+}
+
+/// One way's frames as they come back.
+struct Way {
+    shape: Shape,
+    /// Ports in the frame, or identifier and sequence number of ICMP.
+    ports: usize,
+    /// By length.
+    moulds: Vec<(usize, Mould)>,
+}
+
+/// Checks packets of one trial after the other.
+pub struct Checker {
+    protocol: Protocol,
+    learn: bool,
+    ways: Vec<Way>,
+    /// Where stamps may be in frames that are wrong.
+    payloads: Vec<usize>,
+    flows: Vec<Flow>,
+    trial: u8,
+    counts: Counts,
+    /// Nanoseconds.
+    latency: Histogram<u64>,
+    ticks_to_nanos: f64,
+}
+
+impl Checker {
+    /// For what `profile` says comes back.
+    pub fn new(profile: &Profile, sessions: &[Session], tsc_hz: u64) -> Self {
+        let ways: Vec<_> = profile.direction.ways().iter().map(|way| Way::new(profile, *way)).collect();
+        let mut payloads: Vec<_> = [&profile.inside, &profile.outside]
+            .map(|side| Encapsulation::new(profile, side, Sender::Us).shape(profile.protocol).payload)
+            .into();
+        payloads.dedup();
+        let learn = profile.expect == Expect::Learn;
+        let mut flows = Vec::with_capacity(sessions.len() * ways.len());
+        for session in sessions {
+            for (way, direction) in ways.iter().zip(profile.direction.ways()) {
+                let mut flow = Flow::default();
+                if !learn {
+                    let content = reply(profile, *direction, session);
+                    let frame = build(&reply_encapsulation(profile, *direction), &content);
+                    (flow.addresses, flow.ports) = way.tuple(&frame);
+                }
+                flows.push(flow);
+            }
+        }
+        Self {
+            protocol: profile.protocol,
+            learn,
+            ways,
+            payloads,
+            flows,
+            trial: 0,
+            counts: Counts::default(),
+            latency: histogram(),
+            ticks_to_nanos: 1e9 / tsc_hz as f64,
+        }
+    }
+
+    /// Begins a trial: nothing has arrived. What was learned stays.
+    pub fn begin(&mut self, trial: u8) {
+        self.trial = trial;
+        self.counts = Counts::default();
+        self.latency.reset();
+        self.flows.iter_mut().for_each(|flow| flow.window = Window::default());
+    }
+
+    /// What has arrived so far.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Of all packets of the trial.
+    pub fn latency(&self) -> &Histogram<u64> {
+        &self.latency
+    }
+
+    /// Takes a burst that arrived at `now`.
+    #[inline]
+    pub fn burst<'b>(&mut self, now: u64, frames: impl Iterator<Item = &'b [u8]> + Clone) {
+        // Headers and stamps first, then all flows' states, then the rest: so the states' cache misses overlap.
+        let mut found = [(Stamp { time: 0, sequence: 0, flow: 0, trial: 0 }, 0_u8); BURST];
+        for (found, frame) in found.iter_mut().zip(frames.clone()) {
+            *found = match self.identify(frame) {
+                Some((stamp, way)) => (stamp, way),
+                None => (found.0, NONE),
+            };
+        }
+        let mut known = [(0_u64, 0_u32); BURST];
+        for ((known, (stamp, way)), _) in known.iter_mut().zip(&found).zip(frames.clone()) {
+            if *way != NONE {
+                *known =
+                    self.flows.get(stamp.flow as usize).map_or((0, 0), |flow| (flow.addresses, flow.ports));
+            }
+        }
+        let (mut time, mut run) = (0, 0);
+        for (((stamp, way), known), frame) in found.iter().zip(&known).zip(frames) {
+            let good = match *way {
+                NONE => None,
+                way => self.check(*stamp, usize::from(way), *known, frame),
+            };
+            match good {
+                Some(stamp) if stamp.time == time => run += 1,
+                Some(stamp) => {
+                    self.record(now, time, run);
+                    (time, run) = (stamp.time, 1);
+                }
+                None if *way == NONE => self.wrong_header(frame),
+                None => {}
+            }
+        }
+        self.record(now, time, run);
+    }
+
+    fn record(&mut self, now: u64, time: u64, packets: u64) {
+        if packets > 0 {
+            let nanos = (now.saturating_sub(time) as f64 * self.ticks_to_nanos) as u64;
+            self.latency.saturating_record_n(nanos, packets);
+        }
+    }
+
+    /// The stamp and way of a frame whose headers are as they should be.
+    #[inline]
+    fn identify(&self, frame: &[u8]) -> Option<(Stamp, u8)> {
+        for (number, way) in (0..).zip(&self.ways) {
+            let mould = way.moulds.iter().find(|(len, _)| *len == frame.len());
+            if mould.is_some_and(|(_, mould)| mould.matches(frame)) {
+                return Some((Stamp::read(frame.get(way.shape.payload..)?)?, number));
+            }
+        }
+        None
+    }
+
+    /// Checks tuple and checksums of a frame and counts it; None if it does not count as received.
+    #[inline]
+    fn check(&mut self, stamp: Stamp, number: usize, known: (u64, u32), frame: &[u8]) -> Option<Stamp> {
+        if stamp.trial != self.trial {
+            self.counts.stale += 1;
+            return None;
+        }
+        let way = &self.ways[number];
+        let of_way = self.ways.len() == 1 || stamp.flow as usize % 2 == number;
+        let Some(flow) = self.flows.get_mut(stamp.flow as usize).filter(|_| of_way) else {
+            self.counts.wrong("flow", frame);
+            return None;
+        };
+        let tuple = way.tuple(frame);
+        if tuple != known {
+            let new = self.learn && (flow.addresses, flow.ports) == (0, 0);
+            if new {
+                (flow.addresses, flow.ports) = tuple;
+            } else if (flow.addresses, flow.ports) != tuple {
+                self.counts.wrong("tuple", frame);
+                return None;
+            }
+        }
+        if !way.checksums(frame, self.protocol) {
+            self.counts.wrong("checksum", frame);
+            return None;
+        }
+        self.counts.received += 1;
+        match flow.window.arrive(stamp.sequence) {
+            Arrival::InOrder => {}
+            Arrival::Reordered => self.counts.reordered += 1,
+            Arrival::Duplicate => self.counts.duplicates += 1,
+            Arrival::TooLate => self.counts.too_late += 1,
+        }
+        Some(stamp)
+    }
+
+    /// A frame of ours in the wrong headers, or nobody's.
+    #[cold]
+    fn wrong_header(&mut self, frame: &[u8]) {
+        let stamp = |at: &usize| Stamp::read(frame.get(*at..)?);
+        match self.payloads.iter().find_map(stamp) {
+            Some(stamp) if stamp.trial == self.trial => {
+                let mould = self.ways.first().and_then(|way| way.moulds.first());
+                let at = mould.and_then(|(_, mould)| mould.difference(frame));
+                self.counts.wrong(&format!("header at byte {}", at.map_or(frame.len(), |at| at)), frame);
+            }
+            Some(_) => self.counts.stale += 1,
+            None => self.counts.foreign += 1,
+        }
+    }
+}
+
+/// Of frames whose headers match no way.
+const NONE: u8 = u8::MAX;
+
+impl Way {
+    fn new(profile: &Profile, direction: Direction) -> Self {
+        let encapsulation = reply_encapsulation(profile, direction);
+        let shape = encapsulation.shape(profile.protocol);
+        let ports = if profile.protocol == Protocol::Icmp { shape.l4 + 4 } else { shape.l4 };
+        let nobody = Session { original: Tuple::default(), translated: Tuple::default() };
+        let mut free = vec![
+            // Identification and checksum, addresses.
+            shape.ip + 4..shape.ip + 6,
+            shape.ip + 10..shape.ip + 20,
+            ports..ports + 4,
+            shape.checksum..shape.checksum + 2,
+        ];
+        if let Some(outer) = shape.outer {
+            // Identification, TTL, checksum; the source port, which carries entropy, and the UDP checksum.
+            free.extend([outer + 4..outer + 6, outer + 8..outer + 9, outer + 10..outer + 12]);
+            free.extend([outer + 20..outer + 22, outer + 26..outer + 28]);
+        }
+        let mut moulds: Vec<(usize, Mould)> = Vec::new();
+        for size in profile.frame.turns() {
+            let content = Content { size: *size, ..reply(profile, direction, &nobody) };
+            let frame = build(&encapsulation, &content);
+            if !moulds.iter().any(|(len, _)| *len == frame.len()) {
+                moulds.push((frame.len(), Mould::new(&frame[..shape.payload], &free)));
+            }
+        }
+        Self { shape, ports, moulds }
+    }
+
+    /// Addresses and ports as they are in a frame long enough.
+    #[inline]
+    fn tuple(&self, frame: &[u8]) -> (u64, u32) {
+        let addresses =
+            frame[self.shape.ip + 12..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        let ports = frame[self.ports..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        (addresses, ports)
+    }
+
+    /// Whether all of a frame's checksums are right.
+    #[inline]
+    fn checksums(&self, frame: &[u8], protocol: Protocol) -> bool {
+        let header = |at: usize| fold(sum(&frame[at..at + 20])) == 0xffff;
+        self.shape.outer.is_none_or(header)
+            && header(self.shape.ip)
+            && fold(l4_sum(frame, &self.shape, protocol)) == 0xffff
+    }
+}
+
+fn is_loop(profile: &Profile) -> bool {
+    matches!(profile.expect, Expect::Same | Expect::Macswap)
+}
+
+/// What replies of frames sent one way come back in.
+fn reply_encapsulation(profile: &Profile, direction: Direction) -> Encapsulation {
+    let (from, to) = sides(profile, direction);
+    match is_loop(profile) {
+        true => Encapsulation::new(profile, from, Sender::Us),
+        false => Encapsulation::new(profile, to, Sender::Gateway),
+    }
+}
+
+/// What a frame of a session, sent one way, comes back as.
+fn reply(profile: &Profile, direction: Direction, session: &Session) -> Content {
+    let (from, to) = sides(profile, direction);
+    let reverse = direction == Direction::Reverse;
+    let macs = match profile.expect {
+        Expect::Same => [from.gateway_mac.0, from.mac.0],
+        Expect::Macswap => [from.mac.0, from.gateway_mac.0],
+        _ if profile.routed => [to.mac.0, to.gateway_mac.0],
+        _ => [from.gateway_mac.0, from.mac.0],
+    };
+    let tuple = match (is_loop(profile), reverse) {
+        (false, false) => session.translated,
+        (false, true) => session.original.swapped(),
+        (true, false) => session.original,
+        (true, true) => session.translated.swapped(),
+    };
+    Content {
+        macs,
+        tuple,
+        protocol: profile.protocol,
+        reply: reverse,
+        ttl: if profile.routed && !is_loop(profile) { 63 } else { 64 },
+        size: profile.frame.turns()[0],
+    }
+}
+
+/// Up to a minute, three digits.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000_000, 3)
+        .unwrap_or_else(|error| unreachable!("bounds are fixed: {error}"))
+}

@@ -1,0 +1,302 @@
+//! The command line.
+
+use super::generator::{Generator, Ports, Traffic};
+use super::profile::Profile;
+use super::search::{Bounds, Goal, Measured, Search};
+use super::trial::{Load, Outcome, Trial};
+use super::{flows, sessions};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+use dpdk::{Eal, EalOptions, Mempool, PoolOptions, Port, PortOptions};
+use serde::Serialize;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Sends frames of many sessions over DPDK ports, and checks every frame that comes back.
+#[derive(Parser)]
+#[command(name = "pktgen", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print a profile's sessions as lines of JSON, for `gateway sessions add` and `gateway replay`
+    Sessions {
+        /// What is sent
+        #[arg(long, value_name = "FILE")]
+        profile: PathBuf,
+        /// Idle timeout of each, seconds; 0 is the gateway's default
+        #[arg(long, default_value_t = 3600)]
+        timeout: u32,
+    },
+    /// Send at a rate, or as fast as frames come back, and tell what came back
+    Run {
+        #[command(flatten)]
+        common: Common,
+        /// Packets a second, or "max": as fast as they come back
+        #[arg(long, default_value = "max", value_parser = parse_rate)]
+        rate: Rate,
+        /// With "max": packets on their way
+        #[arg(long, default_value_t = 1536)]
+        window: usize,
+        /// Seconds to send
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+        /// Seconds left out of the rates at the beginning
+        #[arg(long, default_value_t = 0.5)]
+        warm_up: f64,
+    },
+    /// Search for the highest load that loses no more than each goal says
+    Search {
+        #[command(flatten)]
+        common: Common,
+        /// Shares that may be lost: 0 is NDR
+        #[arg(long, value_delimiter = ',', default_values_t = [0.0, 0.005])]
+        goals: Vec<f64>,
+        /// Highest load, packets a second
+        #[arg(long, default_value_t = 30e6)]
+        most: f64,
+        /// Lowest load, packets a second
+        #[arg(long, default_value_t = 1e3)]
+        least: f64,
+        /// How near the bounds are in the end
+        #[arg(long, default_value_t = 0.01)]
+        width: f64,
+        /// Seconds of the first trials
+        #[arg(long, default_value_t = 0.2)]
+        first: f64,
+        /// Seconds of the last trials; RFC 2544 has 60
+        #[arg(long, default_value_t = 2.0)]
+        last: f64,
+    },
+}
+
+#[derive(Args)]
+struct Common {
+    /// What is sent and what is expected
+    #[arg(long, value_name = "FILE")]
+    profile: PathBuf,
+    /// Sessions to use instead of the profile's: lines of JSON, as the gateway has them
+    #[arg(long, value_name = "FILE")]
+    sessions: Option<PathBuf>,
+    /// Where to send: a PCI address, or a virtual device such as net_memif0,role=client,socket=/run/x.sock,zero-copy=yes
+    #[arg(long, value_name = "DEVICE")]
+    port: String,
+    /// Where frames come back [default: the same port]
+    #[arg(long, value_name = "DEVICE")]
+    rx_port: Option<String>,
+    /// The core to run on
+    #[arg(long, default_value_t = 0)]
+    core: u32,
+    /// Ordinary pages instead of hugepages
+    #[arg(long)]
+    no_huge: bool,
+    /// Memory for buffers, MiB
+    #[arg(long, default_value_t = 128)]
+    memory: u32,
+    /// Packets a second of the first packets of flows, before anything is measured; 0: no such phase
+    #[arg(long, default_value_t = 100_000.0)]
+    fill: f64,
+    /// Write the result here too, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Further arguments for DPDK's EAL
+    #[arg(last = true, value_name = "EAL ARGS")]
+    eal: Vec<String>,
+}
+
+#[derive(Clone, Copy)]
+enum Rate {
+    Max,
+    Packets(f64),
+}
+
+fn parse_rate(text: &str) -> Result<Rate, String> {
+    if text == "max" {
+        return Ok(Rate::Max);
+    }
+    let wrong = || format!("{text:?} is neither \"max\" nor a number of packets above 0");
+    text.parse()
+        .ok()
+        .filter(|rate: &f64| rate.is_finite() && *rate > 0.0)
+        .map(Rate::Packets)
+        .ok_or_else(wrong)
+}
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Printed {
+    profile: Profile,
+    flows: usize,
+    fill: Option<Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trial: Option<Outcome>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    bounds: Vec<Bounds>,
+}
+
+/// Runs the command that the process was started with. Fails too if a packet came back wrong.
+pub fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Sessions { profile, timeout } => {
+            let profile = Profile::load(&profile)?;
+            let mut out = BufWriter::new(std::io::stdout().lock());
+            sessions::write(&mut out, &profile, &flows::sessions(&profile)?, timeout)?;
+            Ok(out.flush()?)
+        }
+        Command::Run { common, rate, window, seconds, warm_up } => {
+            let load = match rate {
+                Rate::Max => Load::Window(window),
+                Rate::Packets(rate) => Load::Rate(rate),
+            };
+            let duration = duration(seconds)? + duration(warm_up)?;
+            let trial = Trial { warm_up: self::duration(warm_up)?, ..Trial::new(load, duration) };
+            common.with(|bed| {
+                let outcome = bed.generator.run(&mut bed.traffic, &trial)?;
+                print!("{}", outcome.table());
+                bed.result.trial = Some(outcome);
+                Ok(())
+            })
+        }
+        Command::Search { common, goals, most, least, width, first, last } => {
+            let (first, last) = (duration(first)?, duration(last)?);
+            ensure!(0.0 < least && least < most, "--least must be above 0 and below --most");
+            common.with(|bed| {
+                for loss_ratio in goals {
+                    let goal = Goal { loss_ratio, width, first, last };
+                    let bounds = bed.search(goal, (least, most))?;
+                    println!("{}", describe(&bounds));
+                    bed.result.bounds.push(bounds);
+                }
+                Ok(())
+            })
+        }
+    }
+}
+
+fn duration(seconds: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(seconds).context("seconds must be 0 or more")
+}
+
+fn describe(bounds: &Bounds) -> String {
+    let mpps = |bound: Option<f64>| bound.map_or("-".into(), |pps| format!("{:.4}", pps / 1e6));
+    format!(
+        "loss up to {} %: {} Mpps is good, {} is not ({} trials)",
+        100.0 * bounds.loss_ratio,
+        mpps(bounds.lower),
+        mpps(bounds.upper),
+        bounds.trials
+    )
+}
+
+/// A generator with its traffic, filled.
+struct Bed {
+    generator: Generator,
+    traffic: Traffic,
+    result: Printed,
+}
+
+impl Bed {
+    fn search(&mut self, goal: Goal, range: (f64, f64)) -> Result<Bounds> {
+        let mut measure = |rate: f64, duration: Duration| -> Result<Measured> {
+            let outcome = self.generator.run(&mut self.traffic, &Trial::new(Load::Rate(rate), duration))?;
+            ensure!(outcome.counts.wrong == 0, "packets came back wrong:\n{}", outcome.table());
+            Ok(Measured { loss_ratio: outcome.loss_ratio(), forwarded: outcome.rx_pps })
+        };
+        Search::new(goal, range, &mut measure).run()
+    }
+}
+
+impl Common {
+    /// Opens the ports, fills, does `work`, and prints.
+    fn with(self, work: impl FnOnce(&mut Bed) -> Result<()>) -> Result<()> {
+        let profile = Profile::load(&self.profile)?;
+        let sessions = match &self.sessions {
+            Some(file) => sessions::read(file, &profile)?,
+            None => flows::sessions(&profile)?,
+        };
+        let eal = self.eal()?;
+        let longest = profile.frame.turns().iter().max().copied().unwrap_or_default();
+        // Tags and tunnel, both ways; and never less than what ports without a mind for it want.
+        let room = (longest + 128).max(2048);
+        let pool = Mempool::new(
+            &eal,
+            &PoolOptions {
+                name: "pktgen",
+                count: 8191,
+                cache: 512,
+                data_room: room,
+                ..PoolOptions::default()
+            },
+        )?;
+        let mtu = (longest > 1518).then_some(longest - 18);
+        let open = |device: &str| -> Result<_> {
+            let mut port = Port::open(&eal, device)?;
+            port.configure(&PortOptions { mtu, ..PortOptions::default() }, &pool)?;
+            let (rx, mut tx) = port.start()?;
+            Ok((port, rx, tx.pop().context("no transmit queue")?))
+        };
+        let (port, rx, tx) = open(&self.port)?;
+        wait_for_link(&port)?;
+        let second = self.rx_port.as_deref().map(open).transpose()?;
+        let (_rx_port, rx, _idle) = match second {
+            Some((port, second_rx, idle)) => {
+                wait_for_link(&port)?;
+                (Some(port), second_rx, Some((rx, idle)))
+            }
+            None => (None, rx, None),
+        };
+        let traffic = Traffic::with_sessions(&eal, &profile, sessions);
+        let generator = Generator::new(&eal, pool, Ports { tx, rx });
+        let result = Printed { flows: traffic.flows(), profile, fill: None, trial: None, bounds: Vec::new() };
+        let mut bed = Bed { generator, traffic, result };
+        if self.fill > 0.0 {
+            let filled = bed.generator.fill(&mut bed.traffic, self.fill, 3)?;
+            println!("filled: {} flows, {} came back", filled.sent, filled.counts.unique());
+            bed.result.fill = Some(filled);
+        }
+        let done = work(&mut bed);
+        if let Some(file) = &self.json {
+            std::fs::write(file, serde_json::to_string_pretty(&bed.result)? + "\n")
+                .with_context(|| file.display().to_string())?;
+        }
+        done?;
+        let wrong = bed.result.trial.as_ref().map_or(0, |outcome| outcome.counts.wrong);
+        ensure!(wrong == 0, "{wrong} packets came back wrong");
+        Ok(())
+    }
+
+    fn eal(&self) -> Result<Eal> {
+        let mut extra = self.eal.clone();
+        let zero_copy = self.port.contains("zero-copy=yes");
+        if zero_copy && !self.no_huge && !extra.iter().any(|argument| argument == "--single-file-segments") {
+            extra.push("--single-file-segments".into());
+        }
+        let ports = [Some(&self.port), self.rx_port.as_ref()];
+        let names = ports.into_iter().flatten().filter_map(|device| device.split(',').next());
+        let options = EalOptions {
+            main_lcore: self.core,
+            hugepages: !self.no_huge,
+            memory_mib: self.memory,
+            pci: names.filter(|name| name.contains(':')).map(Into::into).collect(),
+            pin_main: true,
+            extra,
+            ..EalOptions::default()
+        };
+        Ok(Eal::init(&options)?)
+    }
+}
+
+/// Ports over memif, or with cables, need a moment.
+fn wait_for_link(port: &Port) -> Result<()> {
+    for _ in 0..100 {
+        if port.link()?.up {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    anyhow::bail!("{}: no link after 10 s: is the other end there?", port.device())
+}

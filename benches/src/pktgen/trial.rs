@@ -1,0 +1,180 @@
+//! One trial: what to offer, and what came of it.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use std::time::Duration;
+
+/// How fast.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Load {
+    /// Packets a second, whatever comes back.
+    Rate(f64),
+    /// As fast as they come back: at most so many on their way.
+    Window(usize),
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    /// How fast.
+    pub load: Load,
+    /// How long.
+    pub duration: Duration,
+    /// At most so many packets.
+    pub packets: Option<u64>,
+    /// Time left out of the rates at the beginning.
+    pub warm_up: Duration,
+    /// The wait for late packets ends when none has come for so long.
+    pub drain: Duration,
+}
+
+impl Trial {
+    /// Offers `load` for `duration`; the rest as usual.
+    pub fn new(load: Load, duration: Duration) -> Self {
+        Self { load, duration, packets: None, warm_up: Duration::ZERO, drain: Duration::from_millis(100) }
+    }
+}
+
+/// What has arrived.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Counts {
+    /// Packets of this trial, all right; duplicates too.
+    pub received: u64,
+    /// Of those, seen before.
+    pub duplicates: u64,
+    /// Of those, behind a later one of their flow.
+    pub reordered: u64,
+    /// Of those, more than 32 behind: reordered, or duplicates.
+    pub too_late: u64,
+    /// Of this trial, but wrong: headers, addresses, ports or checksums. They do not count as received.
+    pub wrong: u64,
+    /// The first wrong packets: what is wrong, and the bytes.
+    pub samples: Vec<String>,
+    /// Of an earlier trial.
+    pub stale: u64,
+    /// Not the generator's.
+    pub foreign: u64,
+}
+
+/// Wrong packets shown.
+const SAMPLES: usize = 3;
+
+impl Counts {
+    /// Counts a wrong packet.
+    #[cold]
+    pub fn wrong(&mut self, what: &str, frame: &[u8]) {
+        self.wrong += 1;
+        if self.samples.len() < SAMPLES {
+            let shown: String = frame.iter().take(128).map(|byte| format!("{byte:02x}")).collect();
+            self.samples.push(format!("{what}, {} bytes: {shown}", frame.len()));
+        }
+    }
+
+    /// Packets that have arrived at least once.
+    pub fn unique(&self) -> u64 {
+        self.received.saturating_sub(self.duplicates)
+    }
+}
+
+/// Microseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[expect(missing_docs, reason = "names say it")]
+pub struct Latency {
+    pub min: f64,
+    pub mean: f64,
+    pub p50: f64,
+    pub p99: f64,
+    pub p99_9: f64,
+    pub max: f64,
+}
+
+impl Latency {
+    /// Of nanoseconds.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        let micros = |nanos: u64| nanos as f64 / 1e3;
+        Self {
+            min: micros(histogram.min()),
+            mean: histogram.mean() / 1e3,
+            p50: micros(histogram.value_at_quantile(0.5)),
+            p99: micros(histogram.value_at_quantile(0.99)),
+            p99_9: micros(histogram.value_at_quantile(0.999)),
+            max: micros(histogram.max()),
+        }
+    }
+}
+
+/// What came of a trial.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Outcome {
+    /// Packets a second that were to be sent; None: as many as come back.
+    pub intended_pps: Option<f64>,
+    /// Seconds of sending, without those in which the generator was held up.
+    pub seconds: f64,
+    /// Seconds in which it was.
+    pub stalled_seconds: f64,
+    /// Packets that were due.
+    pub sent: u64,
+    /// Of those, not taken by the port: its queue was full. They count as lost.
+    pub refused: u64,
+    /// Sent and never seen again.
+    pub lost: u64,
+    /// What has arrived.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Packets sent a second, warm-up left out.
+    pub tx_pps: f64,
+    /// Packets received a second while sending, warm-up left out.
+    pub rx_pps: f64,
+    /// From the making of a packet's burst to its arrival.
+    pub latency_us: Latency,
+}
+
+impl Outcome {
+    /// Lost packets as a share of those sent.
+    pub fn loss_ratio(&self) -> f64 {
+        if self.sent == 0 { 0.0 } else { self.lost as f64 / self.sent as f64 }
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let Self { counts, latency_us: l, .. } = self;
+        let mpps = |pps: f64| format!("{:.3} Mpps", pps / 1e6);
+        let mut rows = vec![
+            ("sent", format!("{} in {:.3} s, {}", self.sent, self.seconds, mpps(self.tx_pps))),
+            ("received", format!("{}, {}", counts.received, mpps(self.rx_pps))),
+            (
+                "lost",
+                format!(
+                    "{} ({:.5} %), of those not taken by the port {}",
+                    self.lost,
+                    100.0 * self.loss_ratio(),
+                    self.refused
+                ),
+            ),
+            (
+                "order",
+                format!(
+                    "{} reordered, {} duplicates, {} too late to tell",
+                    counts.reordered, counts.duplicates, counts.too_late
+                ),
+            ),
+            ("wrong", counts.wrong.to_string()),
+            ("others", format!("{} of earlier trials, {} foreign", counts.stale, counts.foreign)),
+            (
+                "latency, µs",
+                format!("p50 {:.1}  p99 {:.1}  p99.9 {:.1}  max {:.1}", l.p50, l.p99, l.p99_9, l.max),
+            ),
+        ];
+        if self.stalled_seconds > 0.0 {
+            rows.push((
+                "held up",
+                format!("{:.6} s: this machine's doing, not the tested one's", self.stalled_seconds),
+            ));
+        }
+        rows.extend(counts.samples.iter().map(|sample| ("wrong packet", sample.clone())));
+        rows.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect()
+    }
+}
