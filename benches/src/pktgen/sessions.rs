@@ -22,8 +22,8 @@ pub fn to_proto(profile: &Profile, n: usize, session: &Session, seconds: u32) ->
             .routed
             .then(|| v1::L2 { forward: Some(macs(&profile.outside)), reverse: Some(macs(&profile.inside)) }),
         action: v1::Action::Forward.into(),
-        collector: Vec::new(),
         idle_timeout: seconds,
+        ..v1::Session::default()
     }
 }
 
