@@ -307,6 +307,24 @@ fn limits_end_with_their_session() {
 }
 
 #[test]
+fn owners_remove_their_own() {
+    let table = table(10);
+    for n in 0..10 {
+        table.insert(&SessionSpec { owner: (n % 3) as u16, ..session(n) }, Timestamp(0)).unwrap();
+    }
+    assert!(!table.remove_of(1, session(0).id, Timestamp(1)), "of another");
+    assert!(table.remove_of(0, session(0).id, Timestamp(1)));
+    assert!(!table.remove_of(0, session(0).id, Timestamp(1)), "gone");
+    assert_eq!(table.flush_of(2, Timestamp(1)), 3);
+    assert_eq!(table.flush_of(7, Timestamp(1)), 0);
+    let mut left = Vec::new();
+    table.list(0, 100, &mut left);
+    assert_eq!(left.iter().map(|info| info.spec.owner).collect::<Vec<_>>(), [1, 0, 1, 0, 1, 0]);
+    assert_eq!(settle(&table, 1).len(), 4);
+    assert_eq!(table.flush(Timestamp(2)), 6);
+}
+
+#[test]
 fn defaults_are_per_protocol() {
     let table = table(5);
     for (protocol, seconds) in [(6, 7440), (17, 300), (1, 60), (47, 60)] {

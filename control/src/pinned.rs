@@ -126,6 +126,12 @@ impl ClientCertVerifier for PinnedClient {
     ) -> Result<ClientCertVerified, Error> {
         match self.inner.verify_client_cert(end_entity, intermediates, now) {
             Err(error) if is_pinned(&error, end_entity, &self.trusted) => Ok(ClientCertVerified::assertion()),
+            Err(error) if webpki_error(&error) == Some(&webpki::Error::UnsupportedCertVersion) => {
+                tracing::warn!(
+                    "a client's certificate is X.509 v1 and cannot be verified; issue it with a subjectAltName"
+                );
+                Err(error)
+            }
             verified => verified,
         }
     }

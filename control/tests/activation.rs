@@ -2,135 +2,17 @@
 
 mod common;
 
+use common::vnf::{self, Vnf, until};
 use common::{Gateway, Setup, add, session};
-use control::activation::{ActivationConfig, Device, Pacing};
-use control::client::Target;
-use control::{Endpoint, Limits};
+use control::Limits;
 use proto::gateway::v1;
-use proto::openoffload::v1alpha5::activation_server::{Activation, ActivationServer};
-use proto::openoffload::v1alpha5::{
-    ActivationStatus, ActivationStatusType, DeviceDescription, DeviceList, InterfaceType, RegistrationStatus,
-    RegistrationStatusType,
-};
+use proto::openoffload::v1alpha5::InterfaceType;
 use proto::openoffload::v2::{AddSessionStatus, RequestStatus, SessionId};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
-
-/// A VNF with an administrator.
-#[derive(Clone, Default)]
-struct Vnf(Arc<Mutex<State>>);
-
-#[derive(Default)]
-struct State {
-    registered: Vec<DeviceDescription>,
-    activated: Option<DeviceDescription>,
-}
-
-impl Vnf {
-    async fn serve(&self, address: SocketAddr) -> (SocketAddr, JoinHandle<()>) {
-        let listener = TcpListener::bind(address).await.expect("address");
-        let address = listener.local_addr().expect("address");
-        let service = ActivationServer::new(self.clone());
-        let server = tonic::transport::Server::builder()
-            .add_service(service)
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        (address, tokio::spawn(async move { server.await.expect("serves") }))
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.0.lock().unwrap().registered.iter().map(|device| device.name.clone()).collect()
-    }
-
-    fn activate(&self, name: Option<&str>) {
-        let name = name.unwrap_or_default();
-        self.0.lock().unwrap().activated =
-            (!name.is_empty()).then(|| DeviceDescription { name: name.to_owned(), ..Default::default() });
-    }
-
-    async fn registered(&self) {
-        until(async || self.names() == ["red-gateway"]).await;
-    }
-}
-
-#[tonic::async_trait]
-impl Activation for Vnf {
-    async fn register_offload_device(
-        &self,
-        request: Request<DeviceDescription>,
-    ) -> Result<Response<RegistrationStatus>, Status> {
-        self.0.lock().unwrap().registered.push(request.into_inner());
-        Ok(Response::new(RegistrationStatus { status: RegistrationStatusType::DeviceRegistered.into() }))
-    }
-
-    async fn deregister_offload_device(
-        &self,
-        request: Request<DeviceDescription>,
-    ) -> Result<Response<RegistrationStatus>, Status> {
-        self.0.lock().unwrap().registered.retain(|device| device != request.get_ref());
-        Ok(Response::new(RegistrationStatus { status: RegistrationStatusType::DeviceDeregistered.into() }))
-    }
-
-    async fn get_registered_offload_devices(&self, _: Request<()>) -> Result<Response<DeviceList>, Status> {
-        Ok(Response::new(DeviceList { devices: self.0.lock().unwrap().registered.clone() }))
-    }
-
-    async fn activate_offload(
-        &self,
-        request: Request<DeviceDescription>,
-    ) -> Result<Response<ActivationStatus>, Status> {
-        let device = request.into_inner();
-        self.0.lock().unwrap().activated = Some(device.clone());
-        let status = ActivationStatusType::DeviceActivated.into();
-        Ok(Response::new(ActivationStatus { status, device: Some(device) }))
-    }
-
-    async fn deactivate_offload(
-        &self,
-        _: Request<DeviceDescription>,
-    ) -> Result<Response<ActivationStatus>, Status> {
-        let device = self.0.lock().unwrap().activated.take();
-        Ok(Response::new(ActivationStatus { status: ActivationStatusType::DeviceDeactivated.into(), device }))
-    }
-
-    async fn get_activated_offload(&self, _: Request<()>) -> Result<Response<DeviceDescription>, Status> {
-        let activated = self.0.lock().unwrap().activated.clone();
-        activated.map(Response::new).ok_or_else(|| Status::not_found("none is activated"))
-    }
-}
-
-async fn until(condition: impl AsyncFn() -> bool) {
-    for _ in 0..1000 {
-        if condition().await {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("not within 10 s");
-}
 
 async fn gateway(vnfs: &[SocketAddr], hold: Duration) -> Gateway {
-    let device = Device {
-        name: "red-gateway".to_owned(),
-        description: "software, rack 7".to_owned(),
-        capacity: 20_000,
-        rate: u32::MAX,
-        tcp_timeout: 7440,
-        udp_timeout: 300,
-    };
-    let pacing = Pacing {
-        poll: Duration::from_millis(20),
-        call: Duration::from_secs(2),
-        backoff: Duration::from_millis(20),
-        backoff_max: Duration::from_millis(100),
-        hold,
-    };
-    let vnfs = vnfs.iter().map(|address| Target::from(Endpoint::Tcp(*address))).collect();
-    let activation = Some(ActivationConfig { vnfs, device, pacing });
+    let activation = Some(vnf::activation(vnfs, hold));
     let limits = Limits { shutdown: Duration::from_secs(5), ..Limits::default() };
     Setup { activation, limits, ..Default::default() }.start().await
 }
@@ -229,7 +111,7 @@ async fn a_vnf_that_forgets_is_told_again() {
     let (address, _server) = vnf.serve(any_port()).await;
     let _gateway = gateway(&[address], LONG).await;
     vnf.registered().await;
-    *vnf.0.lock().unwrap() = State::default();
+    *vnf.0.lock().unwrap() = vnf::State::default();
     vnf.registered().await;
 }
 

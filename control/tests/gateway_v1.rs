@@ -32,6 +32,8 @@ fn session(n: u32) -> Session {
         translated: Some(tuple(0xCB00_0000, 61_000)),
         l2: Some(L2 { forward: Some(macs(1)), reverse: Some(macs(2)) }),
         idle_timeout: 30,
+        // Ignored in requests.
+        owner: "unix".to_owned(),
         ..Default::default()
     }
 }
@@ -84,7 +86,7 @@ async fn a_session_with_a_hard_timeout_and_a_limit() {
     let info = client.get_session(GetSessionRequest { session_id: 1 }).await.expect("call").into_inner();
     let session = info.session.expect("session");
     assert_eq!(session.limit, Some(RateLimit { packets: 5, bytes: 0, burst_ms: 1000 }));
-    assert_eq!((session.hard_timeout, session.owner.as_str()), (1, ""));
+    assert_eq!((session.hard_timeout, session.owner.as_str()), (1, "unix"));
     gateway.closed(1).await;
     let records = common::drain(&mut gateway.v2().await).await;
     assert_eq!(records[0].session_close_code(), proto::openoffload::v2::SessionCloseCode::Timeout);

@@ -457,6 +457,43 @@ async fn streams_at_once_are_bounded() {
     assert_eq!(add(&mut client, [session(9)]).await.error_status, 0);
 }
 
+/// A client that goes away, or whose deadline passes, in the middle of its stream: what it had sent stays, and its slot is
+/// free again.
+#[tokio::test]
+async fn streams_that_are_cancelled_or_late_keep_what_came_and_free_their_slot() {
+    let limits = Limits { add_streams: 1, ..Default::default() };
+    let gateway = Setup { limits, ..Default::default() }.start().await;
+    for (n, deadline) in [(1, None), (2, Some(Duration::from_millis(300)))] {
+        let (to, from) = tokio::sync::mpsc::channel(1);
+        to.send(session(n)).await.expect("open");
+        let mut request = tonic::Request::new(tokio_stream::wrappers::ReceiverStream::new(from));
+        if let Some(deadline) = deadline {
+            request.set_timeout(deadline);
+        }
+        let mut client = gateway.v2().await;
+        let call = tokio::spawn(async move { client.add_session(request).await });
+        while gateway.handles.table.stats().active < u64::from(n) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if deadline.is_some() {
+            let status = call.await.expect("task").expect_err("late");
+            assert!(matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded), "{status}");
+        } else {
+            call.abort();
+        }
+        let mut again = gateway.v2().await;
+        let mut tries = 0;
+        while let Err(status) = again.add_session(tokio_stream::iter([])).await {
+            assert_eq!(status.code(), Code::ResourceExhausted);
+            tries += 1;
+            assert!(tries < 1000, "the slot is never given back");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop(to);
+    }
+    assert_eq!(gateway.handles.table.stats().active, 2);
+}
+
 #[tokio::test]
 async fn failures_named_are_bounded() {
     let limits = Limits { response_errors: 10, ..Default::default() };

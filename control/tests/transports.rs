@@ -2,70 +2,20 @@
 
 mod common;
 
+use common::pki::{Pki, any_port};
 use common::{Gateway, Setup, add, handles, session};
 use control::client::{self, ClientTls, Target};
 use control::{Endpoint, Limits, Server, ServerConfig, ServerError, TlsFiles};
+use proto::gateway::v1::gateway_client::GatewayClient;
 use proto::openoffload::v2::session_table_client::SessionTableClient;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
-
-fn any_port() -> Endpoint {
-    Endpoint::Tcp(([127, 0, 0, 1], 0).into())
-}
-
-/// A CA, and certificates for 127.0.0.1 from it; PEM files in a directory.
-struct Pki {
-    dir: TempDir,
-    ca: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Pki {
-    fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key")).expect("CA");
-        let pki = Self { dir: TempDir::new().expect("directory"), ca };
-        pki.write("ca.crt", &pki.ca.pem());
-        pki.issue("server");
-        pki.issue("client");
-        pki
-    }
-
-    fn issue(&self, name: &str) {
-        let key = KeyPair::generate().expect("key");
-        let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
-        let cert = params.signed_by(&key, &self.ca).expect("certificate");
-        self.write(&format!("{name}.crt"), &cert.pem());
-        self.write(&format!("{name}.key"), &key.serialize_pem());
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).expect("file");
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn server(&self, mutual: bool) -> TlsFiles {
-        TlsFiles {
-            cert: self.path("server.crt"),
-            key: self.path("server.key"),
-            client_ca: mutual.then(|| self.path("ca.crt")),
-        }
-    }
-
-    fn client(&self, with_identity: bool) -> ClientTls {
-        let identity = with_identity.then(|| (self.path("client.crt"), self.path("client.key")));
-        ClientTls { ca: self.path("ca.crt"), identity, server_name: None }
-    }
-}
 
 async fn start(listen: Vec<Endpoint>, tls: Option<TlsFiles>) -> Gateway {
     Setup { listen, tls, ..Default::default() }.start().await
@@ -138,6 +88,7 @@ async fn mutual_tls() {
     let strange =
         Target { endpoint: endpoint.clone(), tls: Some(ClientTls { identity, ..pki.client(false) }) };
     assert!(works(&strange).await.is_err(), "a certificate of another CA");
+    assert_eq!(gateway.counter("tls_handshake_failed").await, 2);
     assert_eq!(gateway.handles.table.stats().active, 0);
     works(&Target { endpoint, tls: Some(pki.client(true)) }).await.expect("mutual TLS");
 }
@@ -202,6 +153,33 @@ async fn a_certificate_of_the_first_version_serves() {
     let client = format!("s_client -connect {address} -CAfile v1.crt -verify_return_error -alpn h2 -brief");
     let shaken = tokio::task::block_in_place(|| openssl(&client)).expect("openssl");
     assert!(shaken.status.success(), "{shaken:?}");
+}
+
+/// As SIGHUP does it: new connections see the new files, connections that are there live on, and broken files change
+/// nothing.
+#[tokio::test]
+async fn tls_files_are_swapped_under_way() {
+    let (old, new) = (Pki::new(), Pki::new());
+    let gateway = start(vec![any_port()], Some(old.server(true))).await;
+    let endpoint = gateway.server.endpoints()[1].clone();
+    let target = |pki: &Pki| Target { endpoint: endpoint.clone(), tls: Some(pki.client(true)) };
+    let mut open = SessionTableClient::new(client::connect(&target(&old)).await.expect("connection"));
+    add(&mut open, [session(1)]).await;
+
+    for broken in [
+        TlsFiles { key: new.path("client.key"), ..new.server(true) },
+        TlsFiles { cert: new.path("absent.crt"), ..new.server(true) },
+    ] {
+        let error = gateway.server.reload_tls(&broken).expect_err("broken").to_string();
+        assert!(error.contains(".key") || error.contains(".crt"), "{error}");
+        assert!(works(&target(&new)).await.is_err());
+        add(&mut SessionTableClient::new(client::connect(&target(&old)).await.expect("as before")), []).await;
+    }
+    gateway.server.reload_tls(&new.server(true)).expect("good files");
+    assert!(works(&target(&old)).await.is_err(), "neither its CA nor its certificate counts any more");
+    let mut fresh = SessionTableClient::new(client::connect(&target(&new)).await.expect("new connection"));
+    assert_eq!(add(&mut fresh, [session(3)]).await.error_status, 0);
+    assert_eq!(add(&mut open, [session(2)]).await.error_status, 0, "the old connection lives on");
 }
 
 #[tokio::test]
@@ -308,11 +286,46 @@ async fn connections_are_bounded() {
     let closed =
         tokio::time::timeout(Duration::from_secs(5), third.read(&mut [0; 64])).await.expect("closed");
     assert!(matches!(closed, Ok(0) | Err(_)));
+    let stats = GatewayClient::new(first.clone()).get_stats(proto::gateway::v1::GetStatsRequest {}).await;
+    let counters = stats.expect("call").into_inner().other;
+    assert!(
+        counters.iter().any(|c| (c.name.as_str(), c.value) == ("connections_refused", 1)),
+        "{counters:?}"
+    );
     assert_eq!(add(&mut SessionTableClient::new(first), [session(1)]).await.error_status, 0);
     drop(second);
     tokio::time::sleep(Duration::from_millis(100)).await;
     let again = client::connect(&gateway.server.endpoints()[1].clone().into()).await.expect("a slot is free");
     assert_eq!(add(&mut SessionTableClient::new(again), [session(2)]).await.error_status, 0);
+}
+
+#[tokio::test]
+async fn calls_at_once_are_bounded_per_connection() {
+    let limits = Limits { calls_per_connection: 2, ..Default::default() };
+    let gateway = Setup { limits, ..Default::default() }.start().await;
+    let client = GatewayClient::new(gateway.channel().await);
+    let watch = async || {
+        let mut client = client.clone();
+        client.watch_closed(proto::gateway::v1::WatchClosedRequest {}).await.expect("call").into_inner()
+    };
+    let (first, _second) = (watch().await, watch().await);
+    let mut waiting = client.clone();
+    let mut third =
+        tokio::spawn(async move { waiting.get_stats(proto::gateway::v1::GetStatsRequest {}).await });
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut third).await.is_err(), "waits its turn");
+    assert_eq!(gateway.counter("closed_waiting").await, 0, "another connection has its own");
+    drop(first);
+    third.await.expect("task").expect("a call has ended");
+}
+
+#[tokio::test]
+async fn oversized_headers_are_refused() {
+    let gateway = Gateway::start().await;
+    let mut client = gateway.v1().await;
+    let mut request = tonic::Request::new(proto::gateway::v1::GetStatsRequest {});
+    request.metadata_mut().insert("x-large", "x".repeat(64 << 10).parse().expect("ASCII"));
+    client.get_stats(request).await.expect_err("64 KiB of headers");
+    gateway.counter("closed_waiting").await;
 }
 
 #[tokio::test]

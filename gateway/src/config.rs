@@ -86,6 +86,8 @@ pub struct Control {
     pub tls: Option<Tls>,
     /// TCP without TLS.
     pub plaintext: bool,
+    /// Clients, by the names in their certificates, that may remove everybody's sessions.
+    pub admins: Vec<String>,
 }
 
 /// PEM files, relative ones taken from the configuration's directory.

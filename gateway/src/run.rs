@@ -214,6 +214,7 @@ fn server_config(config: &Config) -> ServerConfig {
         listen: config.control.listen.clone(),
         tls: config.control.tls.as_ref().map(tls_files),
         plaintext: config.control.plaintext,
+        admins: config.control.admins.clone(),
         limits: Limits { shutdown: GRACE, ..Limits::default() },
         activation: config.activation.clone(),
     }

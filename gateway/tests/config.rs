@@ -379,6 +379,14 @@ fn control_rules() {
         ],
     );
     reports(&format!("{tls}plaintext = false"), "plaintext = true", &[]);
+    reports("plaintext = false", "admins = [\"ops.example\"]", &[]);
+    reports(
+        ", client_ca = \"ca.crt\" }\nplaintext = false",
+        " }\nadmins = [\"ops.example\"]",
+        &[
+            "51: [control]: admins are told apart by certificates: write client_ca in tls, or leave admins out",
+        ],
+    );
     reports(
         "plaintext = false",
         "plaintext = true",

@@ -246,12 +246,22 @@ impl SessionTable {
     /// Takes a session out of the workers' sight at once; [`Self::maintain`] reports it closed (`Deleted`) with its final
     /// counters when no worker can still hold it. False if there is no such session (or it is closing already).
     pub fn remove(&self, id: SessionId, now: Timestamp) -> bool {
-        self.remove_id(id, now)
+        self.remove_id(id, None, now)
+    }
+
+    /// The same for a session of `owner`; another's stays, and false is returned.
+    pub fn remove_of(&self, owner: u16, id: SessionId, now: Timestamp) -> bool {
+        self.remove_id(id, Some(owner), now)
     }
 
     /// Removes every session, as [`Self::remove`] does. How many.
     pub fn flush(&self, now: Timestamp) -> u64 {
-        self.remove_all(now)
+        self.remove_all(None, now)
+    }
+
+    /// Removes every session of `owner`. How many.
+    pub fn flush_of(&self, owner: u16, now: Timestamp) -> u64 {
+        self.remove_all(Some(owner), now)
     }
 
     /// A live session.

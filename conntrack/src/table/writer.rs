@@ -332,24 +332,26 @@ impl SessionTable {
         }
     }
 
-    pub(super) fn remove_id(&self, id: SessionId, now: Timestamp) -> bool {
+    pub(super) fn remove_id(&self, id: SessionId, owner: Option<u16>, now: Timestamp) -> bool {
         let mut writer = self.write();
         writer.now = writer.now.max(now);
         let Some(slot) = self.find_id(id, self.hasher.hash_1(id.0)) else { return false };
-        self.remove_slot(&mut writer, slot, now)
+        self.remove_slot(&mut writer, slot, owner, now)
     }
 
-    /// False if the session ended by itself.
-    fn remove_slot(&self, writer: &mut Writer, slot: u32, now: Timestamp) -> bool {
-        let state = self.records.get(slot as usize).map(Record::state);
-        if !state.is_some_and(|state| state.phase() == Phase::Live && !state.tcp().is_over()) {
+    /// False if the session ended by itself, or is of another owner than the one given.
+    fn remove_slot(&self, writer: &mut Writer, slot: u32, owner: Option<u16>, now: Timestamp) -> bool {
+        let Some(record) = self.records.get(slot as usize) else { return false };
+        let state = record.state();
+        let is_owned = owner.is_none_or(|owner| owner == record.owner());
+        if state.phase() != Phase::Live || state.tcp().is_over() || !is_owned {
             return false;
         }
         self.retire(writer, slot, Phase::Deleted, now);
         true
     }
 
-    pub(super) fn remove_all(&self, now: Timestamp) -> u64 {
+    pub(super) fn remove_all(&self, owner: Option<u16>, now: Timestamp) -> u64 {
         let mut removed = 0;
         let mut slot = 0;
         loop {
@@ -360,7 +362,7 @@ impl SessionTable {
                 return removed;
             }
             for slot in slot..end {
-                removed += u64::from(self.remove_slot(&mut writer, slot, now));
+                removed += u64::from(self.remove_slot(&mut writer, slot, owner, now));
             }
             slot = end;
         }

@@ -1,5 +1,7 @@
 //! What the services share: sessions come in by streams, and go out with their final counters.
 
+use super::identity::{Caller, Rights};
+use super::listen::TurnedAway;
 use super::{Handles, Limits};
 use crate::activation::Activation;
 use crate::session_manager::{Context, SpecError};
@@ -7,11 +9,12 @@ use crate::stats;
 use conntrack::{CloseCode, Closed, InsertError, SessionId, SessionInfo, SessionSpec};
 use hashbrown::HashMap;
 use proto::gateway::v1::{Counter, Stats};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Request, Status};
 
 /// How long a removal waits for the housekeeper's report, which comes within milliseconds.
 const REPORT: Duration = Duration::from_secs(1);
@@ -25,6 +28,19 @@ pub(super) struct Shared {
     pub(super) activation: Activation,
     /// Sessions refused before the table saw them.
     pub(super) refused: AtomicU64,
+    pub(super) rights: Arc<Rights>,
+    pub(super) turned_away: Arc<TurnedAway>,
+}
+
+/// What became of a removal.
+#[derive(Default)]
+pub(super) struct Removal {
+    /// Final records.
+    pub(super) closed: Vec<Closed>,
+    /// Ids of no session.
+    pub(super) unknown: Vec<u64>,
+    /// Ids of other clients' sessions, which stay.
+    pub(super) foreign: Vec<u64>,
 }
 
 /// Why a session was not installed.
@@ -49,9 +65,15 @@ impl Shared {
         })
     }
 
-    /// Installs sessions; what became of each, in order, is appended to `outcomes`.
+    /// Whom a request comes from.
+    pub(super) fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        self.rights.caller(self.context.owners(), request)
+    }
+
+    /// Installs sessions of `owner`; what became of each, in order, is appended to `outcomes`.
     pub(super) fn install(
         &self,
+        owner: u16,
         requested: impl Iterator<Item = Result<SessionSpec, SpecError>>,
         outcomes: &mut Vec<Result<(), Refusal>>,
     ) {
@@ -62,7 +84,11 @@ impl Shared {
             return;
         }
         let mut specs = Vec::with_capacity(requested.size_hint().0);
-        outcomes.extend(requested.map(|spec| spec.map(|spec| specs.push(spec)).map_err(Refusal::from)));
+        outcomes.extend(
+            requested.map(|spec| {
+                spec.map(|spec| specs.push(SessionSpec { owner, ..spec })).map_err(Refusal::from)
+            }),
+        );
         let mut results = Vec::with_capacity(specs.len());
         self.handles.table.insert_batch(&specs, self.handles.clock.now(), &mut results);
         self.refused.fetch_add((outcomes.len() - from - specs.len()) as u64, Ordering::Relaxed);
@@ -83,30 +109,42 @@ impl Shared {
         other("closed_waiting", closed.len() as u64);
         other("closed_dropped", closed.dropped());
         other("activated_by", self.activation.count());
+        other("owners", self.context.owners().len() as u64);
+        other("owners_refused", self.context.owners().refused());
+        other("foreign_refused", self.rights.refused());
+        other("connections_refused", self.turned_away.refused.load(Ordering::Relaxed));
+        other("tls_handshake_failed", self.turned_away.handshake_failed.load(Ordering::Relaxed));
         stats
     }
 
-    /// Removes sessions; their final records, and the ids there were none of.
-    pub(super) async fn remove(&self, ids: &[u64]) -> (Vec<Closed>, Vec<u64>) {
+    /// Removes sessions that are in `scope`.
+    pub(super) async fn remove(&self, ids: &[u64], scope: Option<u16>) -> Removal {
         let Handles { table, clock, closed, .. } = &self.handles;
         let (to, from) = mpsc::unbounded_channel();
         let mut pending = HashMap::new();
-        let mut unknown = Vec::new();
+        let mut removal = Removal::default();
+        let remove = |session| match scope {
+            None => table.remove(session, clock.now()),
+            Some(owner) => table.remove_of(owner, session, clock.now()),
+        };
         for (i, &id) in ids.iter().enumerate() {
             let session = SessionId(id);
             let before = table.get(session);
             match before {
-                Some(info) if closed.removed(session, &to, || table.remove(session, clock.now())) => {
+                Some(info) if scope.is_some_and(|owner| owner != info.spec.owner) => removal.foreign.push(id),
+                Some(info) if closed.removed(session, &to, || remove(session)) => {
                     pending.insert(session, info);
                 }
-                _ => unknown.push(id),
+                _ => removal.unknown.push(id),
             }
             if i % 256 == 255 {
                 tokio::task::yield_now().await;
             }
         }
         drop(to);
-        (self.reports(pending, from).await, unknown)
+        self.rights.count_refused(removal.foreign.len() as u64);
+        removal.closed = self.reports(pending, from).await;
+        removal
     }
 
     async fn reports(

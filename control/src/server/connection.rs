@@ -1,5 +1,6 @@
 //! A client's connection, whatever carries it.
 
+use super::identity::Identity;
 use super::paging::Pages;
 use std::io;
 use std::pin::Pin;
@@ -19,11 +20,18 @@ const PREFACE: usize = 24;
 
 /// What calls know of the connection they came on.
 #[derive(Clone, Default)]
-pub(super) struct Peer(Arc<Pages>);
+pub(super) struct Peer {
+    pages: Arc<Pages>,
+    identity: Identity,
+}
 
 impl Peer {
     pub(super) fn pages(&self) -> &Pages {
-        &self.0
+        &self.pages
+    }
+
+    pub(super) fn identity(&self) -> Identity {
+        self.identity.clone()
     }
 }
 
@@ -31,6 +39,19 @@ pub(super) enum Transport {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+}
+
+impl Transport {
+    fn identity(&self) -> Identity {
+        match self {
+            Self::Tcp(_) => Identity::Anonymous,
+            Self::Unix(_) => Identity::Local,
+            Self::Tls(stream) => {
+                let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                certificates.first().map(Identity::of).unwrap_or_default()
+            }
+        }
+    }
 }
 
 /// Holds one of the server's slots for connections. Ends with an error when the server is killed, or when the client does
@@ -56,8 +77,8 @@ impl Connection {
         handshake: Duration,
     ) -> Self {
         Self {
+            peer: Peer { identity: transport.identity(), ..Peer::default() },
             transport,
-            peer: Peer::default(),
             killed: Box::pin(kill.cancelled_owned()),
             preface: Some(Preface { missing: PREFACE, deadline: Box::pin(tokio::time::sleep(handshake)) }),
             _slot: slot,

@@ -1,8 +1,8 @@
 //! The service `gateway.v1.Gateway`.
 
-use super::admission::{Refusal, Shared};
+use super::admission::{Refusal, Removal, Shared};
 use super::incoming::Incoming;
-use super::{paging, watch_stats};
+use super::{Handles, paging, watch_stats};
 use crate::session_manager::gateway_v1 as convert;
 use crate::stats;
 use conntrack::{Closed, SessionId};
@@ -51,6 +51,7 @@ impl Gateway for Service {
         &self,
         request: Request<Streaming<AddSessionsRequest>>,
     ) -> Result<Response<AddSessionsResponse>, Status> {
+        let owner = self.0.caller(&request)?.owner;
         let _slot = self.0.add_stream()?;
         let mut incoming = Incoming::new(&self.0, request.into_inner());
         let mut response = AddSessionsResponse::default();
@@ -60,7 +61,11 @@ impl Gateway for Service {
             let batch: Vec<_> = requests.drain(..).flat_map(|request| request.sessions).collect();
             for sessions in batch.chunks(CHUNK) {
                 outcomes.clear();
-                self.0.install(sessions.iter().map(|s| convert::spec(s, &self.0.context)), &mut outcomes);
+                self.0.install(
+                    owner,
+                    sessions.iter().map(|s| convert::spec(s, &self.0.context)),
+                    &mut outcomes,
+                );
                 for (session, outcome) in sessions.iter().zip(&outcomes) {
                     match outcome {
                         Ok(()) => response.accepted += 1,
@@ -109,25 +114,30 @@ impl Gateway for Service {
         &self,
         request: Request<DeleteSessionsRequest>,
     ) -> Result<Response<DeleteSessionsResponse>, Status> {
+        let scope = self.0.caller(&request)?.scope;
         let ids = request.into_inner().session_ids;
         if ids.len() > MAX_DELETE {
             let message = format!("{} ids: delete at most {MAX_DELETE} in a call, or flush", ids.len());
             return Err(Status::invalid_argument(message));
         }
-        let (closed, unknown) = self.0.remove(&ids).await;
+        let Removal { closed, unknown, foreign } = self.0.remove(&ids, scope).await;
         let clock = &self.0.handles.clock;
         let closed = closed.iter().map(|record| convert::closed(record, &self.0.context, clock)).collect();
-        Ok(Response::new(DeleteSessionsResponse { closed, unknown, refused: Vec::new() }))
+        Ok(Response::new(DeleteSessionsResponse { closed, unknown, refused: foreign }))
     }
 
     async fn flush_sessions(
         &self,
-        _request: Request<FlushSessionsRequest>,
+        request: Request<FlushSessionsRequest>,
     ) -> Result<Response<FlushSessionsResponse>, Status> {
-        let handles = self.0.handles.clone();
-        let removed = tokio::task::spawn_blocking(move || handles.table.flush(handles.clock.now()))
-            .await
-            .map_err(|error| Status::internal(error.to_string()))?;
+        let scope = self.0.caller(&request)?.scope;
+        let Handles { table, clock, .. } = self.0.handles.clone();
+        let flush = move || match scope {
+            None => table.flush(clock.now()),
+            Some(owner) => table.flush_of(owner, clock.now()),
+        };
+        let removed =
+            tokio::task::spawn_blocking(flush).await.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(FlushSessionsResponse { removed }))
     }
 

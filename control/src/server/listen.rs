@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fs, net};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -30,6 +31,16 @@ pub(super) struct Gate {
     pub(super) handshake: Duration,
     pub(super) stop: CancellationToken,
     pub(super) kill: CancellationToken,
+    pub(super) turned_away: Arc<TurnedAway>,
+}
+
+/// Connections that did not come to be.
+#[derive(Debug, Default)]
+pub(super) struct TurnedAway {
+    /// Too many were open.
+    pub(super) refused: AtomicU64,
+    /// The TLS handshake failed or took too long.
+    pub(super) handshake_failed: AtomicU64,
 }
 
 pub(super) struct Listener {
@@ -97,6 +108,7 @@ impl Listener {
                 }
             };
             let Ok(slot) = gate.slots.clone().try_acquire_owned() else {
+                gate.turned_away.refused.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(endpoint = %self.endpoint, "connection refused: too many are open");
                 continue;
             };
@@ -139,8 +151,14 @@ async fn handshake(stream: TcpStream, tls: TlsAcceptor, slot: OwnedSemaphorePerm
     };
     match shaken {
         Ok(Ok(stream)) => gate.enter(Transport::Tls(Box::new(stream)), slot).await,
-        Ok(Err(error)) => tracing::info!(%error, "TLS handshake failed"),
-        Err(_) => tracing::info!("TLS handshake took too long"),
+        Ok(Err(error)) => {
+            gate.turned_away.handshake_failed.fetch_add(1, Ordering::Relaxed);
+            tracing::info!(%error, "TLS handshake failed");
+        }
+        Err(_) => {
+            gate.turned_away.handshake_failed.fetch_add(1, Ordering::Relaxed);
+            tracing::info!("TLS handshake took too long");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod admission;
 mod connection;
 mod gateway_v1;
+mod identity;
 mod incoming;
 mod introspection;
 mod listen;
@@ -19,6 +20,7 @@ use crate::{Clock, ClosedLog, Endpoint};
 use admission::Shared;
 use connection::Connection;
 use conntrack::SessionTable;
+use identity::Rights;
 use listen::{Listener, SocketFile};
 use pipeline::{Config, Snapshot};
 use proto::gateway::v1::gateway_server::GatewayServer;
@@ -41,6 +43,8 @@ pub struct ServerConfig {
     pub listen: Vec<Endpoint>,
     /// With it, TCP speaks TLS only; unix sockets never do.
     pub tls: Option<TlsFiles>,
+    /// Names of clients that may act on everybody's sessions, where clients are told apart: as [`TlsFiles::client_ca`] says.
+    pub admins: Vec<String>,
     /// Allows TCP without `tls`.
     pub plaintext: bool,
     /// What clients may use up.
@@ -162,6 +166,7 @@ pub struct Server {
     kill: CancellationToken,
     grace: Duration,
     tls: watch::Sender<Option<TlsAcceptor>>,
+    rights: Arc<Rights>,
     serve: JoinHandle<()>,
     activation: Vec<JoinHandle<()>>,
     _sockets: Vec<SocketFile>,
@@ -195,7 +200,11 @@ impl Server {
             handshake: limits.handshake,
             stop: stop.clone(),
             kill: kill.clone(),
+            turned_away: Arc::default(),
         };
+        let told_apart = config.tls.as_ref().is_some_and(|files| files.client_ca.is_some());
+        let rights = Arc::new(Rights::new(told_apart, config.admins));
+        let turned_away = gate.turned_away.clone();
         let endpoints: Vec<_> = listeners.iter().map(|l| l.endpoint().clone()).collect();
         let (tls, current_tls) = watch::channel(acceptor);
         for listener in listeners {
@@ -208,12 +217,14 @@ impl Server {
             stop: stop.clone(),
             add_streams: Semaphore::new(limits.add_streams),
             refused: AtomicU64::new(0),
+            rights: rights.clone(),
+            turned_away,
             activation: state,
             handles,
         });
         let serve = tokio::spawn(serve(incoming, shared));
         let grace = limits.shutdown;
-        Ok(Self { endpoints, stop, kill, grace, tls, serve, activation, _sockets: sockets })
+        Ok(Self { endpoints, stop, kill, grace, tls, rights, serve, activation, _sockets: sockets })
     }
 
     /// Where it listens, ports chosen by the system filled in.
@@ -226,8 +237,14 @@ impl Server {
     pub fn reload_tls(&self, files: &TlsFiles) -> Result<(), ServerError> {
         if self.tls.borrow().is_some() {
             self.tls.send_replace(Some(tls::acceptor(files)?));
+            self.rights.tell_apart(files.client_ca.is_some());
         }
         Ok(())
+    }
+
+    /// Who is an admin from now on: [`ServerConfig::admins`].
+    pub fn set_admins(&self, names: Vec<String>) {
+        self.rights.set_admins(names);
     }
 
     /// Takes no more connections, deregisters from VNFs, ends streams, lets calls end (for [`Limits::shutdown`] each), and

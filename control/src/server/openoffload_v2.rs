@@ -46,6 +46,7 @@ impl SessionTable for Service {
         &self,
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<AddSessionResponse>, Status> {
+        let owner = self.0.caller(&request)?.owner;
         let _slot = self.0.add_stream()?;
         let mut incoming = Incoming::new(&self.0, request.into_inner());
         let clock = &self.0.handles.clock;
@@ -54,7 +55,7 @@ impl SessionTable for Service {
         let mut position = 0_u64;
         let (mut requests, mut outcomes) = (Vec::new(), Vec::new());
         while incoming.next(CHUNK, &mut requests).await? {
-            self.0.install(requests.iter().map(|r| convert::spec(r, &self.0.context)), &mut outcomes);
+            self.0.install(owner, requests.iter().map(|r| convert::spec(r, &self.0.context)), &mut outcomes);
             for (request, outcome) in requests.drain(..).zip(outcomes.drain(..)) {
                 if let Err(refusal) = outcome {
                     tracing::debug!(session = request.session_id, %refusal, "session rejected");
@@ -90,11 +91,13 @@ impl SessionTable for Service {
         &self,
         request: Request<proto::openoffload::v2::SessionId>,
     ) -> Result<Response<SessionResponse>, Status> {
+        let scope = self.0.caller(&request)?.scope;
         let id = request.into_inner().session_id;
-        let (closed, _) = self.0.remove(&[id]).await;
-        let response = match closed.first() {
+        let removal = self.0.remove(&[id], scope).await;
+        let response = match removal.closed.first() {
             Some(closed) => convert::closed(closed, &self.0.handles.clock),
-            None => convert::nonexistent(id),
+            None if removal.foreign.is_empty() => convert::nonexistent(id),
+            None => convert::foreign(id),
         };
         Ok(Response::new(response))
     }
@@ -134,8 +137,9 @@ impl SessionTable for Service {
         request: Request<SessionRequestArgs>,
     ) -> Result<Response<ClosedSessions>, Status> {
         let handles = &self.0.handles;
+        let owner = self.0.caller(&request)?.drains;
         let pace = Pace::new(deadline(request.metadata()));
-        let drain = Drain::new(handles.closed.clone(), pace.records);
+        let drain = Drain::new(handles.closed.clone(), owner, pace.records);
         Ok(Response::new(ClosedSessions {
             drain,
             clock: handles.clock,

@@ -20,7 +20,8 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Its private key (PKCS#8, PKCS#1 or SEC1).
     pub key: PathBuf,
-    /// Mutual TLS: clients need a certificate signed by one of these.
+    /// Mutual TLS: clients need a certificate signed by one of these. Then each acts on its own sessions only, but for
+    /// [`super::ServerConfig::admins`].
     pub client_ca: Option<PathBuf>,
 }
 

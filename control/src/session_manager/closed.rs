@@ -2,7 +2,7 @@
 
 use conntrack::{CloseCode, Closed, SessionId};
 use hashbrown::HashMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{broadcast, mpsc};
@@ -10,8 +10,8 @@ use tokio::sync::{broadcast, mpsc};
 /// What the housekeeper reports, for three kinds of readers: a log that drains once ([`Drain`]), listeners that see all that
 /// closes from now on ([`Self::watch`]), and whoever removed a session and waits for its final counters ([`Self::removed`]).
 ///
-/// The log holds at most `capacity` records, those out with a reader included. When nobody reads, the oldest are dropped and
-/// counted ([`Self::dropped`]).
+/// The log holds at most `capacity` records, those out with a reader included. When nobody reads, the oldest of the owner with
+/// the most are dropped and counted ([`Self::dropped`]).
 pub struct ClosedLog {
     log: Mutex<Log>,
     capacity: usize,
@@ -21,11 +21,71 @@ pub struct ClosedLog {
     waiting: AtomicUsize,
 }
 
+/// Records added before the log is brought back to its capacity.
+const TRIM: usize = 256;
+
 #[derive(Default)]
 struct Log {
-    records: VecDeque<Closed>,
+    /// By owner; none is empty.
+    queues: BTreeMap<u16, VecDeque<Closed>>,
+    /// Records in all queues.
+    len: usize,
     /// Records out with a [`Drain`]: they come back, or are confirmed.
     lent: usize,
+}
+
+impl Log {
+    fn push(&mut self, record: Closed) {
+        self.queues.entry(record.info.spec.owner).or_default().push_back(record);
+        self.len += 1;
+    }
+
+    fn put_back(&mut self, record: Closed) {
+        self.queues.entry(record.info.spec.owner).or_default().push_front(record);
+        self.len += 1;
+    }
+
+    /// The queue of `owner`, or of anybody who has one.
+    fn owner(&self, owner: Option<u16>) -> Option<u16> {
+        match owner {
+            Some(owner) => self.queues.contains_key(&owner).then_some(owner),
+            None => self.queues.keys().next().copied(),
+        }
+    }
+
+    /// Takes the oldest `n` of an owner who has that many.
+    fn take(&mut self, owner: u16, n: usize, to: impl FnMut(Closed)) {
+        let Some(queue) = self.queues.get_mut(&owner) else { return };
+        queue.drain(..n).for_each(to);
+        self.len -= n;
+        if queue.is_empty() {
+            self.queues.remove(&owner);
+        }
+    }
+
+    fn count(&self, owner: Option<u16>) -> usize {
+        owner.map_or(self.len, |owner| self.queues.get(&owner).map_or(0, VecDeque::len))
+    }
+
+    /// Drops records until `room` are left: the oldest of whoever has the most, so that one who does not read costs the
+    /// others nothing. How many.
+    fn trim(&mut self, room: usize) -> usize {
+        let excess = self.len.saturating_sub(room);
+        while self.len > room {
+            let mut longest = (0, 0);
+            let mut second = 0;
+            for (&owner, queue) in &self.queues {
+                if queue.len() > longest.1 {
+                    (second, longest) = (longest.1, (owner, queue.len()));
+                } else {
+                    second = second.max(queue.len());
+                }
+            }
+            let n = (longest.1 - second).max(1).min(self.len - room);
+            self.take(longest.0, n, drop);
+        }
+        excess
+    }
 }
 
 impl ClosedLog {
@@ -80,7 +140,7 @@ impl ClosedLog {
 
     /// Records that wait to be drained.
     pub fn len(&self) -> usize {
-        lock(&self.log).records.len()
+        lock(&self.log).len
     }
 
     /// Whether there is nothing to drain.
@@ -115,12 +175,12 @@ impl ClosedLog {
     fn append(&self, closed: &[Closed]) {
         let mut log = lock(&self.log);
         let room = self.capacity.saturating_sub(log.lent);
-        let keep = closed.len().min(room);
-        let excess = (log.records.len() + keep).saturating_sub(room);
-        log.records.drain(..excess);
-        log.records.extend(&closed[closed.len() - keep..]);
+        let mut lost = 0;
+        for closed in closed.chunks(TRIM) {
+            closed.iter().for_each(|record| log.push(*record));
+            lost += log.trim(room);
+        }
         drop(log);
-        let lost = excess + closed.len() - keep;
         self.dropped.fetch_add(lost as u64, Ordering::Relaxed);
     }
 }
@@ -129,23 +189,31 @@ impl ClosedLog {
 /// when this is dropped: a reader that breaks off halfway costs no record, whatever part of it the reader has seen.
 pub struct Drain {
     log: Arc<ClosedLog>,
+    owner: Option<u16>,
     taken: Vec<Closed>,
     remaining: usize,
 }
 
 impl Drain {
-    /// Of what is in the log now, at most `limit` records.
-    pub fn new(log: Arc<ClosedLog>, limit: usize) -> Self {
-        let remaining = log.len().min(limit);
-        Self { log, taken: Vec::new(), remaining }
+    /// Of what is in the log now, at most `limit` records; those of sessions of `owner`, if one is given.
+    pub fn new(log: Arc<ClosedLog>, owner: Option<u16>, limit: usize) -> Self {
+        let remaining = lock(&log.log).count(owner).min(limit);
+        Self { log, owner, taken: Vec::new(), remaining }
     }
 
     /// The next records, at most `n`; empty when all have been taken.
     pub fn next_batch(&mut self, n: usize) -> &[Closed] {
         let from = self.taken.len();
         let mut log = lock(&self.log.log);
-        let n = n.min(self.remaining).min(log.records.len());
-        self.taken.extend(log.records.drain(..n));
+        let mut wanted = n.min(self.remaining);
+        while wanted > 0
+            && let Some(owner) = log.owner(self.owner)
+        {
+            let n = wanted.min(log.count(Some(owner)));
+            log.take(owner, n, |record| self.taken.push(record));
+            wanted -= n;
+        }
+        let n = self.taken.len() - from;
         log.lent += n;
         self.remaining = if n == 0 { 0 } else { self.remaining - n };
         &self.taken[from..]
@@ -171,7 +239,7 @@ impl Drop for Drain {
         let mut log = lock(&self.log.log);
         log.lent -= self.taken.len();
         for record in self.taken.drain(..).rev() {
-            log.records.push_front(record);
+            log.put_back(record);
         }
     }
 }

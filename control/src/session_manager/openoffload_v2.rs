@@ -174,6 +174,11 @@ pub fn nonexistent(id: u64) -> v2::SessionResponse {
     }
 }
 
+/// The answer to whoever may not remove the session: it is another client's, and stays as it is.
+pub fn foreign(id: u64) -> v2::SessionResponse {
+    v2::SessionResponse { request_status: v2::RequestStatus::Rejected.into(), ..nonexistent(id) }
+}
+
 #[cfg(test)]
 #[path = "openoffload_v2_tests.rs"]
 mod tests;

@@ -1,6 +1,9 @@
 //! A real server over a real table, on a unix socket unless told otherwise.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod pki;
+pub mod vnf;
+
 use conntrack::table::{Reader, SessionTable, TableConfig, Timeouts};
 use conntrack::{FlowKeyV4, LifIndex, TcpFlags};
 use control::activation::ActivationConfig;
@@ -9,6 +12,7 @@ use control::{Clock, ClosedLog, Endpoint, Handles, Housekeeper, Limits, Server, 
 use pipeline::config::{Port, Trap};
 use pipeline::stats::{LifCounters, PortCounters};
 use pipeline::{Config, Encapsulation, Lif, PortIndex, Snapshot, TrapLimits};
+use proto::gateway::v1::GetStatsRequest;
 use proto::gateway::v1::gateway_client::GatewayClient;
 use proto::openoffload::v2;
 use proto::openoffload::v2::session_table_client::SessionTableClient;
@@ -29,6 +33,7 @@ pub struct Setup {
     pub copies: bool,
     pub housekeeping: bool,
     pub activation: Option<ActivationConfig>,
+    pub admins: Vec<String>,
 }
 
 impl Default for Setup {
@@ -44,6 +49,7 @@ impl Default for Setup {
             copies: false,
             housekeeping: true,
             activation: None,
+            admins: Vec::new(),
         }
     }
 }
@@ -57,16 +63,21 @@ pub struct Gateway {
 
 impl Setup {
     pub async fn start(self) -> Gateway {
+        let handles = handles(self.capacity, self.log, self.watch, self.copies);
+        self.start_with(handles).await
+    }
+
+    pub async fn start_with(self, handles: Handles) -> Gateway {
         let dir = TempDir::new().expect("directory");
         let mut listen = self.listen;
         listen.insert(0, Endpoint::Unix(dir.path().join("control.sock")));
-        let handles = handles(self.capacity, self.log, self.watch, self.copies);
         let config = ServerConfig {
             listen,
             tls: self.tls,
             plaintext: self.plaintext,
             limits: self.limits,
             activation: self.activation,
+            admins: self.admins,
         };
         let server = Server::start(config, handles.clone()).await.expect("server");
         let housekeeper = self.housekeeping.then(|| {
@@ -111,6 +122,13 @@ impl Gateway {
             (0..packets).for_each(|_| flow.count(now, 100));
             flags.iter().for_each(|&flags| flow.observe(flags, now));
         }
+    }
+
+    /// One of the counters beside packets and sessions.
+    pub async fn counter(&self, name: &str) -> u64 {
+        let stats = self.v1().await.get_stats(GetStatsRequest {}).await.expect("call").into_inner();
+        let counter = stats.other.into_iter().find(|counter| counter.name == name);
+        counter.unwrap_or_else(|| panic!("no counter {name}")).value
     }
 
     /// Waits until so many records are in the log.

@@ -56,6 +56,11 @@ fn control(config: &Config, root: &Section<'_>, lines: &Lines, problems: &Proble
             format!("[control]: {address} is there already, on line {first}: write each address once");
         problems.rule(line, message);
     }
+    if !control.admins.is_empty() && control.tls.as_ref().is_none_or(|tls| tls.client_ca.is_none()) {
+        let message =
+            "[control]: admins are told apart by certificates: write client_ca in tls, or leave admins out";
+        problems.rule(lines.admins, message);
+    }
     if control.tls.is_some() && control.plaintext {
         let message = "[control]: plaintext = true contradicts tls: leave one of them out";
         problems.rule(lines.plaintext, message);

@@ -23,6 +23,7 @@ pub(super) struct Lines {
     pub(super) trap: usize,
     pub(super) listen: Vec<usize>,
     pub(super) plaintext: usize,
+    pub(super) admins: usize,
 }
 
 #[derive(Default)]
@@ -339,7 +340,7 @@ fn sessions(root: &Section<'_>) -> Sessions {
 
 fn control(root: &Section<'_>, file: &Path, lines: &mut Lines) -> Control {
     let default = Endpoint::Unix(crate::DEFAULT_SOCKET.into());
-    let mut control = Control { listen: vec![default], tls: None, plaintext: false };
+    let mut control = Control { listen: vec![default], tls: None, plaintext: false, admins: Vec::new() };
     let Some(section) = root.table("control", "[control]") else { return control };
     (lines.plaintext, lines.listen) = (section.line, vec![section.line]);
     if let Some(listen) = section.list("listen", value::LISTEN, false, value::listen) {
@@ -360,6 +361,11 @@ fn control(root: &Section<'_>, file: &Path, lines: &mut Lines) -> Control {
             client_ca: client_ca.map(|at| at.value),
             line,
         });
+    }
+    if let Some(admins) = section.list("admins", "\"NAME\", as in a client's certificate", true, value::text)
+    {
+        lines.admins = admins.first().map_or(section.line, |at| at.line);
+        control.admins = admins.into_iter().map(|at| at.value).collect();
     }
     let plaintext = section.optional("plaintext", "true or false", value::boolean);
     control.plaintext = take(plaintext, &mut lines.plaintext).unwrap_or(false);

@@ -6,7 +6,7 @@ use control::Server;
 use sd_notify::NotifyState;
 use std::path::Path;
 
-/// Reads the configuration again. TLS files and the log level change at once; all else is named, and stays. A configuration
+/// Reads the configuration again. TLS files, admins and the log level change at once; all else is named, and stays. A configuration
 /// that is wrong changes nothing.
 pub(super) fn reload(file: &Path, running: &mut Config, server: &Server, set_level: fn(tracing::Level)) {
     match NotifyState::monotonic_usec_now() {
@@ -32,6 +32,10 @@ fn apply(config: Config, running: &mut Config, server: &Server, set_level: fn(tr
             Ok(()) => running.control.tls = config.control.tls.clone(),
             Err(error) => tracing::error!("TLS stays as it was: {error}"),
         }
+    }
+    if config.control.admins != running.control.admins {
+        server.set_admins(config.control.admins.clone());
+        running.control.admins = config.control.admins.clone();
     }
     if config.log != running.log {
         set_level(config.log.level);

@@ -62,7 +62,11 @@ impl Tracker {
     pub fn deleted(&mut self, ids: &[u64], answer: &v1::DeleteSessionsResponse) {
         self.counters.deleted += answer.closed.len() as u64;
         if let Some(id) = answer.refused.first() {
-            tracing::warn!(session_id = id, count = answer.refused.len(), "not ours to delete: another agent with this tag?");
+            tracing::warn!(
+                session_id = id,
+                count = answer.refused.len(),
+                "not ours to delete: another agent with this tag?"
+            );
             for _ in &answer.refused {
                 self.counters.refuse("delete");
             }
