@@ -356,6 +356,22 @@ fn drop_action_counts_and_drops() {
 }
 
 #[test]
+fn limits_and_hard_timeouts_follow_the_capture() {
+    let packet = inside().udp(40000, 53, b"query");
+    let times = [0, 1, 2, 1600, 2999, 3000];
+    let session = format!("{UDP}, \"limit\": {{\"packets\": 2}}, \"hard_timeout\": 3");
+    let replay = times.iter().fold(Replay::new().session(&session), |replay, &at| {
+        replay.frame(at * MILLISECOND, "uplink", from_red(&packet))
+    });
+    let outcome = replay.run();
+    assert_eq!(outcome.count("drops", "rate_limited"), 1, "the third within a second");
+    assert_eq!(outcome.count("other", "established"), 4);
+    assert_eq!(outcome.count("traps", "new"), 1, "the session has ended");
+    let closed = &outcome.closed[0];
+    assert_eq!((closed["close_code"].as_str(), closed["in_packets"].as_u64()), (Some("timeout"), Some(4)));
+}
+
+#[test]
 fn larger_than_the_mtu_is_an_exception() {
     let big = back(outside()).udp(53, 61000, &[7; 1473]);
     let fits = back(outside()).udp(53, 61000, &[7; 1472]);

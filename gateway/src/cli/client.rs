@@ -249,12 +249,11 @@ async fn delete(client: &mut Client, ids: &[u64], json: bool) -> Result<(), Fail
             print_text(&table(&ClosedSession::TITLES, &rows))?;
         }
     }
-    match answer.unknown.as_slice() {
-        [] => Ok(()),
-        unknown => {
-            let unknown = unknown.iter().map(|id| format!("there is no session {id}")).collect::<Vec<_>>();
-            Err(Failure::new(Code::Failed, unknown.join("\n")))
-        }
+    let unknown = answer.unknown.iter().map(|id| format!("there is no session {id}"));
+    let refused = answer.refused.iter().map(|id| format!("session {id} belongs to another client"));
+    match unknown.chain(refused).collect::<Vec<_>>() {
+        failed if failed.is_empty() => Ok(()),
+        failed => Err(Failure::new(Code::Failed, failed.join("\n"))),
     }
 }
 
