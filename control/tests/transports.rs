@@ -319,6 +319,33 @@ async fn calls_at_once_are_bounded_per_connection() {
 }
 
 #[tokio::test]
+async fn calls_per_second_are_bounded_per_connection() {
+    let limits = Limits { calls_per_second: 2, ..Default::default() };
+    let gateway = Setup { limits, ..Default::default() }.start().await;
+    let mut client = gateway.v2().await;
+    let (mut done, mut refused) = (0_u64, 0_u64);
+    for _ in 0..200 {
+        let id = proto::openoffload::v2::SessionId { session_id: 1 };
+        match client.get_session(id).await {
+            Ok(_) => done += 1,
+            Err(status) => {
+                assert_eq!(status.code(), Code::ResourceExhausted);
+                assert!(status.message().contains("2 calls a second"), "{status}");
+                refused += 1;
+            }
+        }
+        if done >= 2 && refused > 0 {
+            break;
+        }
+    }
+    assert!(done >= 2 && refused > 0, "{done} done, {refused} refused");
+    assert_eq!(gateway.counter("calls_refused").await, refused, "another connection has its own");
+    // Adding goes on within one call, however many sessions it brings.
+    let added = add(&mut gateway.v2().await, (1..=1000).map(session)).await;
+    assert_eq!(added.error_status, 0);
+}
+
+#[tokio::test]
 async fn oversized_headers_are_refused() {
     let gateway = Gateway::start().await;
     let mut client = gateway.v1().await;

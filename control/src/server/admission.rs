@@ -28,6 +28,8 @@ pub(super) struct Shared {
     pub(super) activation: Activation,
     /// Sessions refused before the table saw them.
     pub(super) refused: AtomicU64,
+    /// Calls beyond a connection's rate.
+    pub(super) calls_refused: Arc<AtomicU64>,
     pub(super) rights: Arc<Rights>,
     pub(super) turned_away: Arc<TurnedAway>,
 }
@@ -112,6 +114,7 @@ impl Shared {
         other("owners", self.context.owners().len() as u64);
         other("owners_refused", self.context.owners().refused());
         other("foreign_refused", self.rights.refused());
+        other("calls_refused", self.calls_refused.load(Ordering::Relaxed));
         other("connections_refused", self.turned_away.refused.load(Ordering::Relaxed));
         other("tls_handshake_failed", self.turned_away.handshake_failed.load(Ordering::Relaxed));
         stats

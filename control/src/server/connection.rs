@@ -1,5 +1,6 @@
 //! A client's connection, whatever carries it.
 
+use super::call_rate::Bucket;
 use super::identity::Identity;
 use super::paging::Pages;
 use std::io;
@@ -22,12 +23,17 @@ const PREFACE: usize = 24;
 #[derive(Clone, Default)]
 pub(super) struct Peer {
     pages: Arc<Pages>,
+    calls: Arc<Bucket>,
     identity: Identity,
 }
 
 impl Peer {
     pub(super) fn pages(&self) -> &Pages {
         &self.pages
+    }
+
+    pub(super) fn calls(&self) -> &Bucket {
+        &self.calls
     }
 
     pub(super) fn identity(&self) -> Identity {

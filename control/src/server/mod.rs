@@ -1,6 +1,7 @@
 //! The gRPC server: openoffload.v2 and gateway.v1, health and reflection, all on every endpoint.
 
 mod admission;
+mod call_rate;
 mod connection;
 mod gateway_v1;
 mod identity;
@@ -18,6 +19,7 @@ use crate::activation::{Activation, ActivationConfig};
 use crate::session_manager::Context;
 use crate::{Clock, ClosedLog, Endpoint};
 use admission::Shared;
+use call_rate::CallRate;
 use connection::Connection;
 use conntrack::SessionTable;
 use identity::Rights;
@@ -35,6 +37,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 
 /// Where and how to serve. The default listens nowhere.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +63,8 @@ pub struct Limits {
     pub connections: usize,
     /// Calls at once per connection.
     pub calls_per_connection: u32,
+    /// Calls per second and connection, of openoffload.v2 and gateway.v1 together; a second's worth at once. At least 1.
+    pub calls_per_second: u32,
     /// Streams of new sessions at once, all connections together.
     pub add_streams: usize,
     /// Time for TLS and HTTP/2 to begin.
@@ -79,6 +84,7 @@ impl Default for Limits {
         Self {
             connections: 256,
             calls_per_connection: 128,
+            calls_per_second: 50_000,
             add_streams: 256,
             handshake: Duration::from_secs(10),
             stream_idle: Duration::from_secs(60),
@@ -217,6 +223,7 @@ impl Server {
             stop: stop.clone(),
             add_streams: Semaphore::new(limits.add_streams),
             refused: AtomicU64::new(0),
+            calls_refused: Arc::default(),
             rights: rights.clone(),
             turned_away,
             activation: state,
@@ -287,12 +294,15 @@ const CONNECTION_WINDOW: u32 = 1 << 20;
 
 async fn serve(incoming: mpsc::Receiver<io::Result<Connection>>, shared: Arc<Shared>) {
     let (limits, stop) = (shared.limits, shared.stop.clone());
+    let rate = CallRate { per_second: limits.calls_per_second, refused: shared.calls_refused.clone() };
     let session_table = SessionTableServer::new(openoffload_v2::Service(shared.clone()))
         .max_decoding_message_size(MAX_V2_REQUEST)
         .max_encoding_message_size(MAX_RESPONSE);
     let gateway = GatewayServer::new(gateway_v1::Service(shared))
         .max_decoding_message_size(MAX_V1_REQUEST)
         .max_encoding_message_size(MAX_RESPONSE);
+    let session_table = InterceptedService::new(session_table, rate.clone());
+    let gateway = InterceptedService::new(gateway, rate);
     let (health, reporter) = introspection::health().await;
     // Both are made from descriptors that were checked when this was built.
     let (reflection, reflection_v1alpha) =
