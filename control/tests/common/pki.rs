@@ -14,7 +14,7 @@ pub fn any_port() -> Endpoint {
 /// A CA, and certificates for 127.0.0.1 from it; PEM files in a directory.
 pub struct Pki {
     pub dir: TempDir,
-    ca: CertifiedIssuer<'static, KeyPair>,
+    pub ca: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Pki {
