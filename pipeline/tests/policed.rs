@@ -3,6 +3,8 @@
 mod common;
 use common::*;
 use conntrack::{Action, RateLimit, SessionSpec, Timestamp};
+use pipeline::testing::{Buffer, Pool, Ports};
+use pipeline::{Burst, PortIndex, Worker};
 
 fn limited(protocol: u8, limit: RateLimit) -> SessionSpec {
     let (original, translated) =
@@ -92,4 +94,33 @@ fn a_hard_timeout_ends_a_session_in_use() {
     gateway.sessions.maintain(now, 100, &mut |session| closed.push(*session));
     assert_eq!((closed.len(), closed[0].info.counters.in_packets), (1, 30));
     assert_eq!(closed[0].end, Timestamp::from_nanos(begin + 3 * SECOND));
+}
+
+/// Each worker has one direction; what both forward together is the limit, to the packet.
+#[test]
+fn two_workers_share_a_limit() {
+    let spec = limited(17, RateLimit { packets: 500, bytes: 0, burst_ms: 1000 });
+    let gateway = Gateway::with_workers(config(), 2);
+    gateway.install(&spec);
+    let there = forward(&spec, b"there");
+    let back = frame((SERVER_MAC, GATEWAY_BLUE), 17, &swapped(&spec.translated), 64, b"back");
+    let back = vlan(2, &Outer::from_vtep().wrap(&back));
+    let second = gateway.pipeline.worker(1).unwrap();
+    let Gateway { worker: first, pipeline, now, .. } = gateway;
+    let run = |mut worker: Worker<Buffer>, frame: &[u8]| {
+        let pool = Pool::new(1000);
+        let mut io = Ports::new(3, pool.clone());
+        for _ in 0..500 {
+            let mut packets: Burst<Buffer> = (0..pipeline::BURST).map(|_| pool.packet(frame)).collect();
+            worker.process(PortIndex(UPLINK), &mut packets, now, &mut io);
+        }
+        io.take(UPLINK).len()
+    };
+    let sent: usize = std::thread::scope(|scope| {
+        let threads = [scope.spawn(|| run(first, &there)), scope.spawn(|| run(second, &back))];
+        threads.map(|thread| thread.join().unwrap()).iter().sum()
+    });
+    assert_eq!(sent, 500);
+    let limited = count(&pipeline.snapshot().drops, "rate_limited");
+    assert_eq!(limited, 2 * 500 * pipeline::BURST as u64 - 500);
 }
