@@ -4,7 +4,8 @@ mod common;
 
 use common::pki::{Pki, any_port};
 use common::{Gateway, Setup};
-use control::Endpoint;
+use control::client::{self, Target};
+use control::{Endpoint, Limits};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use std::net::SocketAddr;
@@ -66,6 +67,34 @@ async fn tls_1_2_and_1_3_and_nothing_older() {
     // A fatal alert, and no handshake message before it.
     assert_eq!((answer.len(), answer[0], answer[5]), (7, 21, 2), "{answer:?}");
     assert_eq!(gateway.counter("tls_handshake_failed").await, 1);
+}
+
+/// Strangers hold no more than the slots there are, and those no longer than a handshake may take.
+#[tokio::test]
+async fn silent_peers_do_not_keep_others_out() {
+    let pki = Pki::new();
+    let limits = Limits { connections: 4, handshake: Duration::from_millis(500), ..Default::default() };
+    let tls = Some(pki.server(true));
+    let gateway = Setup { limits, listen: vec![any_port()], tls, ..Default::default() }.start().await;
+    let endpoint = gateway.server.endpoints()[1].clone();
+    let Endpoint::Tcp(address) = endpoint else { panic!("TCP") };
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        silent.push(TcpStream::connect(address).await.expect("accepted by the kernel"));
+    }
+    let target = Target { endpoint, tls: Some(pki.client(true)) };
+    let mut tries = 0;
+    while client::connect(&target).await.is_err() {
+        tries += 1;
+        assert!(tries < 1000, "never let in");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for mut stream in silent {
+        let end = tokio::time::timeout(Duration::from_secs(30), stream.read(&mut [0; 64])).await;
+        assert!(matches!(end.expect("closed"), Ok(0) | Err(_)));
+    }
+    let refused = gateway.counter("connections_refused").await;
+    assert!(refused + gateway.counter("tls_handshake_failed").await >= 10, "each is counted");
 }
 
 /// The usual tools make X.509 v1 where nobody asks for extensions: not verifiable, refused, and counted.
