@@ -97,7 +97,8 @@ pub async fn connect(target: &Target) -> Result<Channel, ClientError> {
     channel.connect().await.map_err(connect)
 }
 
-fn tls_config(tls: &ClientTls) -> Result<(ClientTlsConfig, PinnedServer), ClientError> {
+/// TLS as the gateway wants it; a self-signed certificate may be its own authority.
+pub(crate) fn tls_config(tls: &ClientTls) -> Result<(ClientTlsConfig, PinnedServer), ClientError> {
     let read = |path: &PathBuf| {
         std::fs::read(path).map_err(|source| ClientError::Read { path: path.clone(), source })
     };

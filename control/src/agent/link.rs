@@ -1,13 +1,14 @@
 //! The connection to the gateway: made again whenever it breaks.
 
 use super::config::Endpoint;
+use crate::client::{ClientTls, tls_config};
 use proto::gateway::v1;
 use proto::gateway::v1::gateway_client::GatewayClient;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+use tonic::transport::Channel;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -103,17 +104,15 @@ fn transport(endpoint: &Endpoint) -> Result<tonic::transport::Endpoint, LinkErro
         .keep_alive_timeout(KEEP_ALIVE)
         .keep_alive_while_idle(true);
     if let Some(tls) = &endpoint.tls {
-        let read = |path: &std::path::Path| {
-            std::fs::read(path).map_err(|error| wrong(format!("{}: {error}", path.display())))
+        let tls = ClientTls {
+            ca: tls.ca.clone(),
+            identity: tls.cert.clone().zip(tls.key.clone()),
+            server_name: tls.server_name.clone(),
         };
-        let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&tls.ca)?));
-        if let (Some(cert), Some(key)) = (&tls.cert, &tls.key) {
-            config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
-        }
-        if let Some(name) = &tls.server_name {
-            config = config.domain_name(name);
-        }
-        transport = transport.tls_config(config).map_err(|error| wrong(error.to_string()))?;
+        let (config, verifier) = tls_config(&tls).map_err(|error| wrong(error.to_string()))?;
+        transport = transport
+            .tls_config_with_verifier(config, Arc::new(verifier))
+            .map_err(|error| wrong(error.to_string()))?;
     }
     Ok(transport)
 }

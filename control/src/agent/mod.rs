@@ -9,9 +9,11 @@
 //!             get, liberal flags ─▶ AddSessions ───────▶ gateway.v1
 //! ```
 
+mod activation;
 mod config;
 mod counters;
 mod entry;
+pub mod flood;
 mod kernel;
 mod ledger;
 mod link;
@@ -21,7 +23,7 @@ mod tracker;
 mod view;
 mod work;
 
-pub use config::{AgentConfig, ConfigError, ConfigErrors, Endpoint, RawAgentConfig, Tls};
+pub use config::{Activation, AgentConfig, ConfigError, ConfigErrors, Device, Endpoint, RawAgentConfig, Tls};
 pub use counters::Counters;
 pub use entry::{Count, Entry, TcpState, Traffic, Tuple};
 pub use ledger::Record;
@@ -49,17 +51,20 @@ pub enum AgentError {
     /// Routes, links and neighbours cannot be read.
     #[error("routes and neighbours: {0}")]
     Paths(#[from] PathError),
+    /// The activation service cannot be served.
+    #[error("activation: {0}")]
+    Activation(#[from] crate::ServerError),
     /// The gateway's address or the TLS files cannot be used, or it does not answer a question.
     #[error(transparent)]
     Gateway(#[from] LinkError),
 }
 
 /// Runs the agent in the network namespace of the calling thread until `shutdown` completes. A gateway that is not there, or
-/// goes away, is waited for.
+/// goes away, is waited for. Returns what was done.
 ///
 /// # Errors
 /// Netlink sockets cannot be opened or break; the gateway's address cannot be used.
-pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), AgentError> {
+pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<Counters, AgentError> {
     run_with_ready(config, || {}, shutdown).await
 }
 
@@ -72,12 +77,12 @@ pub async fn run_with_ready(
     config: AgentConfig,
     ready: impl FnOnce() + Send + 'static,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), AgentError> {
+) -> Result<Counters, AgentError> {
     for missing in kernel::missing_settings(config.policy.min_packets > 0) {
         tracing::warn!("{missing}");
     }
     let mut agent = Agent::start(config, Box::new(ready)).await?;
     let result = agent.work(shutdown).await;
-    agent.finish().await;
-    result
+    let counters = agent.finish().await;
+    result.map(|()| counters)
 }

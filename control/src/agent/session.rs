@@ -71,6 +71,8 @@ pub enum Ineligible {
     Helper,
     /// The mark excludes it.
     Mark,
+    /// A port excludes it.
+    Port,
     /// The kernel's own flow table has it.
     KernelOffload,
     /// The kernel is about to drop it, or never tracked it.
@@ -90,6 +92,7 @@ impl Ineligible {
             Self::Protocol => "protocol",
             Self::Helper => "helper",
             Self::Mark => "mark",
+            Self::Port => "port",
             Self::KernelOffload => "kernel_offload",
             Self::Untracked => "untracked",
             Self::Foreign => "foreign",
@@ -99,7 +102,7 @@ impl Ineligible {
 
     /// A decision to remember; the others settle themselves, or concern what was never ours to offload.
     pub(super) fn is_worth_keeping(self) -> bool {
-        matches!(self, Self::Helper | Self::Mark | Self::KernelOffload | Self::Foreign)
+        matches!(self, Self::Helper | Self::Mark | Self::Port | Self::KernelOffload | Self::Foreign)
     }
 }
 
@@ -112,6 +115,8 @@ pub struct Policy {
     pub min_packets: u64,
     /// Connections with `mark & mask == value` stay in the kernel: (value, mask).
     pub exclude_mark: Option<(u32, u32)>,
+    /// TCP and UDP connections to one of these stay in the kernel, before or after translation: (first, last).
+    pub exclude_ports: Vec<(u16, u16)>,
 }
 
 impl Policy {
@@ -136,6 +141,9 @@ impl Policy {
         if self.exclude_mark.is_some_and(|(value, mask)| entry.mark & mask == value) {
             return Err(Ineligible::Mark);
         }
+        if entry.has_ports() && self.excludes_port(entry) {
+            return Err(Ineligible::Port);
+        }
         if !status.contains(Status::SeenReply) {
             return Err(Ineligible::Unanswered);
         }
@@ -148,6 +156,13 @@ impl Policy {
         let has_ports = entry.original.source_port != 0 || entry.original.destination_port != 0;
         let ports_allowed = entry.protocol == protocol::UDP || entry.is_icmp();
         if has_ports && !ports_allowed { Err(Ineligible::Foreign) } else { Ok(()) }
+    }
+}
+
+impl Policy {
+    fn excludes_port(&self, entry: &Entry) -> bool {
+        let ports = [entry.original.destination_port, entry.translated().destination_port];
+        self.exclude_ports.iter().any(|(first, last)| ports.iter().any(|port| (first..=last).contains(&port)))
     }
 }
 

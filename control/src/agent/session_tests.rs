@@ -125,7 +125,12 @@ fn ids_carry_the_tag_and_tell_successors_apart() {
 
 #[test]
 fn the_policy_knows_what_stays_in_the_kernel() {
-    let policy = Policy { protocols: vec![6, 17, 1], min_packets: 3, exclude_mark: Some((0x10, 0xf0)) };
+    let policy = Policy {
+        protocols: vec![6, 17, 1],
+        min_packets: 3,
+        exclude_mark: Some((0x10, 0xf0)),
+        exclude_ports: vec![(5, 9)],
+    };
     let good = entry(6, tuple("10.0.0.1:1", "10.0.1.1:2"), tuple("10.0.1.1:2", "10.0.0.1:1"));
     assert_eq!(policy.judge(&good), Ok(()));
     let judge = |change: &dyn Fn(&mut Entry)| {
@@ -140,6 +145,8 @@ fn the_policy_knows_what_stays_in_the_kernel() {
     assert_eq!(judge(&|e| e.protocol = 47), Ineligible::Protocol);
     assert_eq!(judge(&|e| e.protocol = 1), Ineligible::Protocol);
     assert_eq!(judge(&|e| e.mark = 0x1a), Ineligible::Mark);
+    assert_eq!(judge(&|e| e.original.destination_port = 7), Ineligible::Port);
+    assert_eq!(judge(&|e| e.reply.source_port = 9), Ineligible::Port);
     assert_eq!(judge(&|e| e.helper = true), Ineligible::Helper);
     assert_eq!(judge(&|e| e.status |= Status::Helper), Ineligible::Helper);
     assert_eq!(judge(&|e| e.status |= Status::Offload), Ineligible::KernelOffload);

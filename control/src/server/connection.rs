@@ -21,7 +21,7 @@ const PREFACE: usize = 24;
 
 /// What calls know of the connection they came on.
 #[derive(Clone, Default)]
-pub(super) struct Peer {
+pub(crate) struct Peer {
     pages: Arc<Pages>,
     calls: Arc<Bucket>,
     identity: Identity,
@@ -62,7 +62,7 @@ impl Transport {
 
 /// Holds one of the server's slots for connections. Ends with an error when the server is killed, or when the client does
 /// not begin to speak HTTP/2 in time.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     transport: Transport,
     peer: Peer,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,

@@ -54,7 +54,7 @@ enum Socket {
 }
 
 /// The socket's file, removed when this is dropped unless another one has taken its place.
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }

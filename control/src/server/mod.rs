@@ -3,6 +3,7 @@
 mod admission;
 mod call_rate;
 mod connection;
+mod door;
 mod gateway_v1;
 mod identity;
 mod incoming;
@@ -13,6 +14,8 @@ mod paging;
 mod tls;
 mod watch_stats;
 
+pub(crate) use door::Door;
+pub(crate) use listen::SocketFile;
 pub use tls::TlsFiles;
 
 use crate::activation::{Activation, ActivationConfig};
@@ -23,7 +26,6 @@ use call_rate::CallRate;
 use connection::Connection;
 use conntrack::SessionTable;
 use identity::Rights;
-use listen::{Listener, SocketFile};
 use pipeline::{Config, Snapshot};
 use proto::gateway::v1::gateway_server::GatewayServer;
 use proto::openoffload::v2::session_table_server::SessionTableServer;
@@ -181,41 +183,13 @@ pub struct Server {
 impl Server {
     /// Checks everything, then listens, then serves. Unix sockets get mode 0600; a stale one is replaced.
     pub async fn start(config: ServerConfig, handles: Handles) -> Result<Self, ServerError> {
-        if config.listen.is_empty() {
-            return Err(ServerError::NoEndpoint);
-        }
-        let acceptor = config.tls.as_ref().map(tls::acceptor).transpose()?;
-        let in_the_clear =
-            |e: &&Endpoint| matches!(e, Endpoint::Tcp(_)) && acceptor.is_none() && !config.plaintext;
-        if let Some(endpoint) = config.listen.iter().find(in_the_clear) {
-            return Err(ServerError::Plaintext(endpoint.clone()));
-        }
-        let mut listeners = Vec::with_capacity(config.listen.len());
-        let mut sockets = Vec::new();
-        for endpoint in &config.listen {
-            let (listener, socket) = Listener::bind(endpoint)?;
-            listeners.push(listener);
-            sockets.extend(socket);
-        }
         let limits = config.limits;
         let (stop, kill) = (CancellationToken::new(), CancellationToken::new());
-        let (connections, incoming) = mpsc::channel(16);
-        let gate = listen::Gate {
-            connections,
-            slots: Arc::new(Semaphore::new(limits.connections)),
-            handshake: limits.handshake,
-            stop: stop.clone(),
-            kill: kill.clone(),
-            turned_away: Arc::default(),
-        };
-        let told_apart = config.tls.as_ref().is_some_and(|files| files.client_ca.is_some());
+        let files = config.tls.as_ref();
+        let door = Door::open(&config.listen, files, config.plaintext, &limits, &stop, &kill)?;
+        let Door { endpoints, incoming, tls, turned_away, sockets } = door;
+        let told_apart = files.is_some_and(|files| files.client_ca.is_some());
         let rights = Arc::new(Rights::new(told_apart, config.admins));
-        let turned_away = gate.turned_away.clone();
-        let endpoints: Vec<_> = listeners.iter().map(|l| l.endpoint().clone()).collect();
-        let (tls, current_tls) = watch::channel(acceptor);
-        for listener in listeners {
-            tokio::spawn(listener.accept(gate.clone(), current_tls.clone()));
-        }
         let (state, activation) = Activation::start(config.activation, &stop);
         let shared = Arc::new(Shared {
             context: Context::new(&handles.config, handles.copies),

@@ -1,11 +1,20 @@
 //! The offload agent against the real kernel: nftables in a namespace between a client and a server, with real traffic, and a
 //! gateway that records what it is asked.
 
+mod activation;
 mod closed;
+#[path = "../common/mod.rs"]
+mod common;
+mod events;
+mod load;
+mod nat;
 mod netns;
+mod paths;
+mod policy;
 mod recorder;
+mod tls;
 
-use control::agent::{AgentConfig, AgentError, is_own};
+use control::agent::{AgentConfig, AgentError, Counters, is_own};
 use netns::{CLIENT_MAC, IN_MAC, Lab, MASQUERADE, OUT_MAC, SERVER_MAC, TRACK_ONLY, exchange, may_run};
 use proto::gateway::v1;
 use recorder::{Asked, Server, wait};
@@ -18,7 +27,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 
 struct Agent {
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<Result<(), AgentError>>>,
+    thread: Option<std::thread::JoinHandle<Result<Counters, AgentError>>>,
 }
 
 impl Agent {
@@ -33,9 +42,9 @@ impl Agent {
         Self { stop: Some(stop), thread: Some(thread) }
     }
 
-    fn stop(mut self) {
+    fn stop(mut self) -> Counters {
         self.stop.take();
-        self.thread.take().unwrap().join().unwrap().unwrap();
+        self.thread.take().unwrap().join().unwrap().unwrap()
     }
 }
 
@@ -69,13 +78,7 @@ impl Setup {
     }
 
     fn config(&self, offload: &str, sections: &str) -> AgentConfig {
-        let text = format!(
-            "[gateway]\nconnect = \"unix:{}\"\n\
-             [offload]\nprotocols = [\"tcp\", \"udp\", \"icmp\", \"icmpv6\", 47]\n{offload}\n{sections}\n\
-             [[interface]]\nname = \"in0\"\nlif = 11\n[[interface]]\nname = \"out0\"\nlif = 12\n",
-            self.socket().display()
-        );
-        AgentConfig::from_toml(&text, "test").unwrap()
+        config(&format!("unix:{}", self.socket().display()), offload, sections)
     }
 
     fn connects(&self) -> usize {
@@ -91,6 +94,17 @@ impl Setup {
     fn conntrack(&self, arguments: &str) -> String {
         self.lab.vnf.sh(&format!("conntrack {arguments} 2>/dev/null || true"))
     }
+}
+
+/// `in0` is LIF 11, `out0` 12 and `out1` 13.
+fn config(gateway: &str, offload: &str, sections: &str) -> AgentConfig {
+    let text = format!(
+        "[gateway]\nconnect = \"{gateway}\"\n\
+         [offload]\nprotocols = [\"tcp\", \"udp\", \"icmp\", \"icmpv6\", 47, 50, 132]\n{offload}\n{sections}\n\
+         [[interface]]\nname = \"in0\"\nlif = 11\n[[interface]]\nname = \"out0\"\nlif = 12\n\
+         [[interface]]\nname = \"out1\"\nlif = 13\n"
+    );
+    AgentConfig::from_toml(&text, "test").unwrap()
 }
 
 fn ip(bytes: &[u8]) -> IpAddr {

@@ -34,6 +34,8 @@ pub struct Setup {
     pub housekeeping: bool,
     pub activation: Option<ActivationConfig>,
     pub admins: Vec<String>,
+    /// Ids of "red" and "blue".
+    pub lifs: [u32; 2],
 }
 
 impl Default for Setup {
@@ -50,6 +52,7 @@ impl Default for Setup {
             housekeeping: true,
             activation: None,
             admins: Vec::new(),
+            lifs: [1, 2],
         }
     }
 }
@@ -63,7 +66,8 @@ pub struct Gateway {
 
 impl Setup {
     pub async fn start(self) -> Gateway {
-        let handles = handles(self.capacity, self.log, self.watch, self.copies);
+        let mut handles = handles(self.capacity, self.log, self.watch, self.copies);
+        handles.config = Arc::new(config(self.lifs));
         self.start_with(handles).await
     }
 
@@ -162,7 +166,7 @@ pub fn handles(capacity: u32, log: usize, watch: usize, copies: bool) -> Handles
     };
     Handles {
         table,
-        config: Arc::new(config()),
+        config: Arc::new(config([1, 2])),
         snapshot: Arc::new(snapshot),
         clock: Clock::start(),
         closed: ClosedLog::new(log, watch),
@@ -170,8 +174,8 @@ pub fn handles(capacity: u32, log: usize, watch: usize, copies: bool) -> Handles
     }
 }
 
-/// LIFs 1 "red" and 2 "blue".
-fn config() -> Config {
+/// The LIFs "red" and "blue" with these ids.
+fn config(ids: [u32; 2]) -> Config {
     let lif = |id, name: &str, encapsulation| Lif {
         id,
         name: name.to_owned(),
@@ -184,7 +188,10 @@ fn config() -> Config {
     Config {
         ports: vec![Port { name: "uplink".to_owned(), mac: [2, 0, 0, 0, 0, 1] }],
         underlay: None,
-        lifs: vec![lif(1, "red", Encapsulation::Vlan(100)), lif(2, "blue", Encapsulation::Vxlan(2000))],
+        lifs: vec![
+            lif(ids[0], "red", Encapsulation::Vlan(100)),
+            lif(ids[1], "blue", Encapsulation::Vxlan(2000)),
+        ],
         trap: Trap {
             port: PortIndex(0),
             local_ip: Ipv4Addr::new(169, 254, 10, 1),

@@ -28,7 +28,7 @@ pub(super) fn run(file: &Path) -> Result<(), Failure> {
             tracing::warn!(%error, "cannot notify systemd");
         }
         tracing::info!("ready");
-        control::agent::run(config, shutdown).await.map_err(|error| failed(error.to_string()))
+        control::agent::run(config, shutdown).await.map(drop).map_err(|error| failed(error.to_string()))
     })
 }
 

@@ -1,9 +1,12 @@
 //! The agent's configuration: TOML as people write it, checked as a whole, then typed.
 
-use super::entry::protocol;
+mod check;
+
 use super::session::Policy;
+use crate::TlsFiles;
+use check::Check;
 use serde::Deserialize;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -11,7 +14,6 @@ use std::time::Duration;
 use toml::Spanned;
 
 const DEFAULT_TAG: u8 = 0xa6;
-const INTERFACE_NAME_LIMIT: usize = 15;
 
 /// What the agent needs to know, checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,8 +32,34 @@ pub struct AgentConfig {
     pub refresh: Duration,
     /// Where a line of JSON is appended for each ended connection that was offloaded.
     pub records: Option<PathBuf>,
+    /// With it, sessions are installed only while a device has registered and is activated.
+    pub activation: Option<Activation>,
+    /// Wanted bytes of the queue for the kernel's events.
+    pub event_buffer: usize,
     /// How often the whole connection table is compared, in case events were lost or entries made none.
     pub resync: Duration,
+}
+
+/// The service with which devices make themselves known (openoffload.v1alpha5 `Activation`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Activation {
+    /// Where it is served.
+    pub listen: Vec<crate::Endpoint>,
+    /// For TCP.
+    pub tls: Option<TlsFiles>,
+    /// Allows TCP without `tls`.
+    pub plaintext: bool,
+    /// Those that may register, the preferred one first; empty: any.
+    pub devices: Vec<Device>,
+}
+
+/// A device that may register.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Device {
+    /// Its name, as it registers.
+    pub name: String,
+    /// Where its sessions are installed; `None`: where [`AgentConfig::gateway`] says.
+    pub gateway: Option<Endpoint>,
 }
 
 /// Where the gateway listens.
@@ -67,6 +95,34 @@ pub struct RawAgentConfig {
     #[serde(default)]
     interface: Vec<RawInterface>,
     accounting: Option<RawAccounting>,
+    activation: Option<RawActivation>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawActivation {
+    listen: Spanned<Vec<Spanned<String>>>,
+    tls: Option<RawTlsFiles>,
+    #[serde(default)]
+    plaintext: bool,
+    #[serde(default)]
+    device: Vec<RawDevice>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTlsFiles {
+    cert: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDevice {
+    name: Spanned<String>,
+    connect: Option<Spanned<String>>,
+    tls: Option<Spanned<Tls>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -89,11 +145,13 @@ struct RawOffload {
     #[serde(default)]
     min_packets: u64,
     exclude_mark: Option<Spanned<RawMark>>,
+    exclude_ports: Option<Vec<Spanned<RawPorts>>>,
     #[serde(default)]
     keep_on_exit: bool,
     session_tag: Option<Spanned<i64>>,
     refresh_seconds: Option<Spanned<i64>>,
     resync_seconds: Option<Spanned<i64>>,
+    event_buffer_kib: Option<Spanned<i64>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -101,6 +159,13 @@ struct RawOffload {
 enum RawProtocol {
     Name(String),
     Number(i64),
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum RawPorts {
+    One(i64),
+    Range(String),
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -175,191 +240,32 @@ impl TryFrom<RawAgentConfig> for AgentConfig {
 
     fn try_from(raw: RawAgentConfig) -> Result<Self, Self::Error> {
         let mut check = Check::default();
-        let gateway = check.endpoint(raw.gateway);
+        let gateway = check.endpoint("gateway", raw.gateway);
+        let activation = raw.activation.map(|activation| check.activation(activation));
         let interfaces = check.interfaces(&raw.interface);
         let offload = raw.offload;
         let protocols = check.protocols(offload.protocols);
         let exclude_mark = offload.exclude_mark.as_ref().and_then(|mark| check.mark(mark));
+        let exclude_ports = check.ports(offload.exclude_ports);
         let tag = check.number(offload.session_tag, "session_tag", 1, 255, i64::from(DEFAULT_TAG));
         let refresh = check.number(offload.refresh_seconds, "refresh_seconds", 1, 60, 5);
         let resync = check.number(offload.resync_seconds, "resync_seconds", 1, 3600, 30);
+        let event_buffer = check.number(offload.event_buffer_kib, "event_buffer_kib", 4, 1 << 20, 64 << 10);
         if !check.errors.is_empty() {
             return Err(check.errors);
         }
         Ok(Self {
             gateway,
-            policy: Policy { protocols, min_packets: offload.min_packets, exclude_mark },
+            policy: Policy { protocols, min_packets: offload.min_packets, exclude_mark, exclude_ports },
             interfaces,
             keep_on_exit: offload.keep_on_exit,
             tag: tag as u8,
+            activation,
+            event_buffer: event_buffer as usize * 1024,
             records: raw.accounting.map(|accounting| accounting.file),
             refresh: Duration::from_secs(refresh.unsigned_abs()),
             resync: Duration::from_secs(resync.unsigned_abs()),
         })
-    }
-}
-
-#[derive(Default)]
-struct Check {
-    errors: Vec<ConfigError>,
-}
-
-impl Check {
-    fn wrong(&mut self, span: Option<Range<usize>>, message: String) {
-        self.errors.push(ConfigError { span, message });
-    }
-
-    fn endpoint(&mut self, raw: RawGateway) -> Endpoint {
-        let span = raw.connect.span();
-        let address = raw.connect.into_inner();
-        let kinds = ["unix:", "http://", "https://"];
-        let scheme =
-            kinds.iter().find(|kind| address.strip_prefix(**kind).is_some_and(|rest| !rest.is_empty()));
-        match (scheme, &raw.tls) {
-            (None, _) => self.wrong(
-                Some(span),
-                format!(
-                    "gateway.connect = \"{address}\": write unix:/PATH, http://HOST:PORT or https://HOST:PORT"
-                ),
-            ),
-            (Some(&"https://"), None) => self.wrong(
-                Some(span),
-                "gateway.connect is https, which needs gateway.tls: add tls = { ca = \"ca.crt\" }".to_owned(),
-            ),
-            (Some(&"https://"), Some(tls)) => {
-                let tls_span = tls.span();
-                if tls.get_ref().cert.is_some() != tls.get_ref().key.is_some() {
-                    self.wrong(
-                        Some(tls_span),
-                        "gateway.tls: cert and key go together: give both or none".to_owned(),
-                    );
-                }
-            }
-            (Some(other), Some(tls)) => {
-                self.wrong(
-                    Some(tls.span()),
-                    format!("gateway.tls is for https only: remove it, or replace {other}"),
-                );
-            }
-            (Some(_), None) => {}
-        }
-        Endpoint { address, tls: raw.tls.map(Spanned::into_inner) }
-    }
-
-    fn interfaces(&mut self, raw: &[RawInterface]) -> HashMap<String, u32> {
-        let mut interfaces = HashMap::new();
-        if raw.is_empty() {
-            self.wrong(
-                None,
-                "no [[interface]]: add one with name and lif for each interface to offload".to_owned(),
-            );
-        }
-        let mut lifs = HashSet::new();
-        for interface in raw {
-            let name = interface.name.get_ref();
-            if name.is_empty() || name.len() > INTERFACE_NAME_LIMIT || name.contains(['/', ' ']) {
-                self.wrong(
-                    Some(interface.name.span()),
-                    format!("interface name \"{name}\": write a kernel interface's name, 1 to 15 characters"),
-                );
-            }
-            let lif = match u32::try_from(*interface.lif.get_ref()) {
-                Ok(lif) if lif != 0 => lif,
-                _ => {
-                    let message = format!(
-                        "interface \"{name}\": lif must be the id of a LIF in the gateway, 1 or more"
-                    );
-                    self.wrong(Some(interface.lif.span()), message);
-                    continue;
-                }
-            };
-            if !lifs.insert(lif) {
-                let message = format!(
-                    "interface \"{name}\": LIF {lif} belongs to another interface: give each its own"
-                );
-                self.wrong(Some(interface.lif.span()), message);
-            }
-            if interfaces.insert(name.clone(), lif).is_some() {
-                self.wrong(
-                    Some(interface.name.span()),
-                    format!("interface \"{name}\" is there twice: remove one"),
-                );
-            }
-        }
-        interfaces
-    }
-
-    fn protocols(&mut self, raw: Option<Vec<Spanned<RawProtocol>>>) -> Vec<u8> {
-        let Some(raw) = raw else { return vec![protocol::TCP, protocol::UDP] };
-        let mut protocols = Vec::new();
-        for item in raw {
-            let span = item.span();
-            match item.into_inner() {
-                RawProtocol::Name(name) => match name.as_str() {
-                    "tcp" => protocols.push(protocol::TCP),
-                    "udp" => protocols.push(protocol::UDP),
-                    "icmp" => protocols.push(protocol::ICMP),
-                    "icmpv6" => protocols.push(protocol::ICMPV6),
-                    _ => self.wrong(
-                        Some(span),
-                        format!("offload.protocols: \"{name}\": write tcp, udp, icmp, icmpv6 or a number"),
-                    ),
-                },
-                RawProtocol::Number(number) => match u8::try_from(number) {
-                    Ok(number) if number != 0 => protocols.push(number),
-                    _ => self.wrong(
-                        Some(span),
-                        format!("offload.protocols: {number}: protocol numbers are 1 to 255"),
-                    ),
-                },
-            }
-        }
-        protocols.sort_unstable();
-        protocols.dedup();
-        protocols
-    }
-
-    fn mark(&mut self, raw: &Spanned<RawMark>) -> Option<(u32, u32)> {
-        let parsed = match raw.get_ref() {
-            RawMark::Exact(value) => u32::try_from(*value).ok().map(|value| (value, u32::MAX)),
-            RawMark::Masked(text) => match text.split_once('/') {
-                Some((value, mask)) => parse_u32(value).zip(parse_u32(mask)),
-                None => parse_u32(text).map(|value| (value, u32::MAX)),
-            },
-        };
-        match parsed {
-            Some((value, mask)) if value & !mask == 0 => return parsed,
-            Some(_) => self.wrong(
-                Some(raw.span()),
-                "offload.exclude_mark: the value has bits outside the mask".to_owned(),
-            ),
-            None => self.wrong(
-                Some(raw.span()),
-                "offload.exclude_mark: write a 32-bit number, or \"VALUE/MASK\" like \"0x10/0xf0\""
-                    .to_owned(),
-            ),
-        }
-        None
-    }
-
-    fn number(&mut self, raw: Option<Spanned<i64>>, name: &str, least: i64, most: i64, default: i64) -> i64 {
-        let Some(raw) = raw else { return default };
-        let value = *raw.get_ref();
-        if !(least..=most).contains(&value) {
-            self.wrong(
-                Some(raw.span()),
-                format!("offload.{name} = {value}: write a number from {least} to {most}"),
-            );
-        }
-        value
-    }
-}
-
-fn parse_u32(text: &str) -> Option<u32> {
-    let text = text.trim();
-    match text.strip_prefix("0x") {
-        Some(hex) => u32::from_str_radix(hex, 16).ok(),
-        None => text.parse().ok(),
     }
 }
 
@@ -368,63 +274,4 @@ fn line_of(text: &str, offset: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOOD: &str = r#"
-[gateway]
-connect = "unix:/run/gateway.sock"
-[offload]
-protocols = ["tcp", "udp", "icmp", 50]
-exclude_mark = "0x10/0xf0"
-[[interface]]
-name = "eth0"
-lif = 1
-[[interface]]
-name = "eth1"
-lif = 2
-"#;
-
-    #[test]
-    fn a_good_file_becomes_typed() {
-        let config = AgentConfig::from_toml(GOOD, "agent.toml").unwrap();
-        assert_eq!(config.policy.protocols, [1, 6, 17, 50]);
-        assert_eq!(config.policy.exclude_mark, Some((0x10, 0xf0)));
-        assert_eq!(config.interfaces["eth1"], 2);
-        assert_eq!(config.tag, DEFAULT_TAG);
-        assert!(!config.keep_on_exit);
-    }
-
-    #[test]
-    fn every_error_is_reported_at_once_with_its_line() {
-        let text = GOOD
-            .replace("unix:/run", "ftp:/run")
-            .replace("50]", "\"gre\", 300]")
-            .replace("0x10/0xf0", "0x11/0xf0")
-            .replace("lif = 2", "lif = 1");
-        let errors = AgentConfig::from_toml(&text, "agent.toml").unwrap_err();
-        let lines: Vec<usize> = errors.errors.iter().map(|(line, _)| *line).collect();
-        assert_eq!(lines, [3, 12, 5, 5, 6], "{errors}");
-        assert!(errors.to_string().starts_with("agent.toml:3: gateway.connect"));
-    }
-
-    #[test]
-    fn unknown_keys_are_refused() {
-        let errors =
-            AgentConfig::from_toml(&GOOD.replace("protocols", "protocol"), "agent.toml").unwrap_err();
-        assert_eq!(errors.errors[0].0, 5);
-        assert!(errors.to_string().contains("unknown field `protocol`"), "{errors}");
-    }
-
-    #[test]
-    fn tls_fits_its_address() {
-        let https = GOOD.replace("unix:/run/gateway.sock", "https://127.0.0.1:3443");
-        assert!(AgentConfig::from_toml(&https, "f").unwrap_err().to_string().contains("needs gateway.tls"));
-        let half = https.replace("3443\"", "3443\"\ntls = { ca = \"ca.crt\", cert = \"a.crt\" }");
-        assert!(
-            AgentConfig::from_toml(&half, "f").unwrap_err().to_string().contains("cert and key go together")
-        );
-        let full = https.replace("3443\"", "3443\"\ntls = { ca = \"ca.crt\" }");
-        assert!(AgentConfig::from_toml(&full, "f").is_ok());
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Routes just looked up, for the next connection between the same hosts.
+//! Routes just looked up, for the next connection of the same hosts.
 
 use super::Hop;
 use std::collections::HashMap;
@@ -6,62 +6,110 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Routes may change without a notification (ICMP redirects, sysctls), so nothing is kept for long.
-const LIFE: Duration = Duration::from_secs(1);
-const LIMIT: usize = 65_536;
+const LIFE: Duration = Duration::from_secs(5);
+const LIMIT: usize = 262_144;
 
 /// Both ends of a connection, and its mark.
 type Key = (IpAddr, IpAddr, u32);
 
-/// Routes there and back.
+/// What routes depend on, from little to much.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Depends {
+    /// The destination alone.
+    Destination,
+    /// Also the source, the interface or the mark, by rules; or the choice between next hops.
+    Pair,
+    /// Also ports.
+    Ports,
+}
+
+/// Routes by destination where nothing else matters, else routes there and back.
 pub(super) struct RouteCache {
-    routes: HashMap<Key, (Hop, Hop)>,
+    hosts: HashMap<IpAddr, Hop>,
+    pairs: HashMap<Key, (Hop, Hop)>,
     since: Instant,
     /// Counts invalidations: an answer to a question of before one is not kept.
     epoch: u64,
-    /// A rule looks at protocols or ports.
-    port_rules: bool,
-    /// So does the choice between next hops.
+    /// By rules and next hops, as far as known.
+    depends: Depends,
+    /// The choice between next hops depends on ports, if there is one.
     port_hash: bool,
 }
 
+/// What is known of a connection's routes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Known {
+    /// Back to the client and out to the server.
+    Both(Hop, Hop),
+    /// Each by its destination alone; the epoch is for [`RouteCache::insert_host`].
+    Hosts(Option<Hop>, Option<Hop>, u64),
+    /// Nothing; the epoch is for [`RouteCache::insert`].
+    Nothing(u64),
+}
+
 impl RouteCache {
+    /// Until all rules and routes have been seen, routes are taken to depend on both ends.
     pub fn new() -> Self {
         Self {
-            routes: HashMap::new(),
+            hosts: HashMap::new(),
+            pairs: HashMap::new(),
             since: Instant::now(),
             epoch: 0,
-            port_rules: false,
+            depends: Depends::Pair,
             port_hash: hashes_ports(),
         }
     }
 
-    /// The routes between client and server, if known, and else the epoch to hand to `insert`.
-    pub fn get(&mut self, key: Key, now: Instant) -> Result<(Hop, Hop), u64> {
+    /// The routes between client and server, as far as known.
+    pub fn get(&mut self, key: Key, now: Instant) -> Known {
         if now.saturating_duration_since(self.since) > LIFE {
             self.port_hash = hashes_ports();
             self.since = now;
             self.clear();
         }
-        self.routes.get(&key).copied().ok_or(self.epoch)
+        if self.depends == Depends::Destination {
+            match (self.hosts.get(&key.0).copied(), self.hosts.get(&key.1).copied()) {
+                (Some(back), Some(out)) => Known::Both(back, out),
+                (back, out) => Known::Hosts(back, out, self.epoch),
+            }
+        } else {
+            self.pairs.get(&key).map_or(Known::Nothing(self.epoch), |(back, out)| Known::Both(*back, *out))
+        }
     }
 
     /// Keeps the routes `back` to the client and `out` to the server, asked for in `epoch`.
     pub fn insert(&mut self, key: Key, hops: (Hop, Hop), epoch: u64) {
-        if epoch == self.epoch && !self.port_rules && !self.port_hash && self.routes.len() < LIMIT {
-            self.routes.insert(key, hops);
+        let alike = self.depends < Depends::Ports && !self.port_hash;
+        if epoch == self.epoch && alike && self.pairs.len() < LIMIT {
+            self.pairs.insert(key, hops);
+        }
+    }
+
+    /// Keeps the route to `host`, asked for in `epoch`.
+    pub fn insert_host(&mut self, host: IpAddr, hop: Hop, epoch: u64) {
+        if epoch == self.epoch && self.depends == Depends::Destination && self.hosts.len() < LIMIT {
+            self.hosts.insert(host, hop);
         }
     }
 
     /// Something changed.
     pub fn clear(&mut self) {
-        self.routes.clear();
+        self.hosts.clear();
+        self.pairs.clear();
         self.epoch += 1;
     }
 
-    /// From now on ports matter: nothing is kept.
-    pub fn ports_matter(&mut self) {
-        self.port_rules = true;
+    /// All rules and routes have been seen: they depend on so much, or more, as [`Self::at_least`] said meanwhile.
+    pub fn set(&mut self, depends: Depends) {
+        self.depends = depends;
         self.clear();
+    }
+
+    /// A rule or route was seen that depends on so much.
+    pub fn at_least(&mut self, depends: Depends) {
+        if depends > self.depends {
+            self.set(depends);
+        }
     }
 }
 
@@ -76,31 +124,53 @@ fn hashes_ports() -> bool {
 mod tests {
     use super::*;
 
+    fn hosts() -> (IpAddr, IpAddr, (Hop, Hop)) {
+        let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        (a, b, (Hop { interface: 1, address: a }, Hop { interface: 2, address: b }))
+    }
+
     #[test]
     fn answers_of_before_a_change_are_not_kept() {
         let mut cache = RouteCache::new();
         cache.port_hash = false;
-        let (a, b): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let hops = (Hop { interface: 1, address: a }, Hop { interface: 2, address: b });
+        let (a, b, hops) = hosts();
         let now = cache.since;
-        let epoch = cache.get((a, b, 0), now).unwrap_err();
+        let Known::Nothing(epoch) = cache.get((a, b, 0), now) else { panic!() };
         cache.clear();
         cache.insert((a, b, 0), hops, epoch);
-        let epoch = cache.get((a, b, 0), now).unwrap_err();
+        let Known::Nothing(epoch) = cache.get((a, b, 0), now) else { panic!() };
         cache.insert((a, b, 0), hops, epoch);
-        assert_eq!(cache.get((a, b, 0), now), Ok(hops));
-        assert!(cache.get((b, a, 0), now).is_err() && cache.get((a, b, 1), now).is_err());
-        assert!(cache.get((a, b, 0), now + LIFE * 2).is_err());
+        assert_eq!(cache.get((a, b, 0), now), Known::Both(hops.0, hops.1));
+        assert!(matches!(cache.get((b, a, 0), now), Known::Nothing(_)));
+        assert!(matches!(cache.get((a, b, 1), now), Known::Nothing(_)));
+        assert!(matches!(cache.get((a, b, 0), now + LIFE * 2), Known::Nothing(_)));
     }
 
     #[test]
     fn nothing_is_kept_where_ports_matter() {
         let mut cache = RouteCache::new();
-        let a: IpAddr = "10.0.0.1".parse().unwrap();
-        let hop = Hop { interface: 1, address: a };
-        cache.ports_matter();
-        let epoch = cache.get((a, a, 0), cache.since).unwrap_err();
-        cache.insert((a, a, 0), (hop, hop), epoch);
-        assert!(cache.get((a, a, 0), cache.since).is_err());
+        cache.port_hash = false;
+        let (a, b, hops) = hosts();
+        cache.at_least(Depends::Ports);
+        cache.at_least(Depends::Pair);
+        let Known::Nothing(epoch) = cache.get((a, b, 0), cache.since) else { panic!() };
+        cache.insert((a, b, 0), hops, epoch);
+        assert!(matches!(cache.get((a, b, 0), cache.since), Known::Nothing(_)));
+    }
+
+    #[test]
+    fn where_only_destinations_matter_each_host_is_asked_for_once() {
+        let mut cache = RouteCache::new();
+        let (a, b, (back, out)) = hosts();
+        cache.set(Depends::Destination);
+        let now = cache.since;
+        let Known::Hosts(None, None, epoch) = cache.get((a, b, 0), now) else { panic!() };
+        cache.insert_host(a, back, epoch);
+        assert_eq!(cache.get((a, b, 0), now), Known::Hosts(Some(back), None, epoch));
+        cache.insert_host(b, out, epoch);
+        assert_eq!(cache.get((a, b, 7), now), Known::Both(back, out));
+        assert_eq!(cache.get((b, a, 0), now), Known::Both(out, back));
+        cache.at_least(Depends::Pair);
+        assert!(matches!(cache.get((a, b, 0), now), Known::Nothing(_)));
     }
 }

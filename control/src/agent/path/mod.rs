@@ -4,13 +4,14 @@ mod cache;
 mod tables;
 
 use super::entry::Entry;
-use cache::RouteCache;
+use cache::{Known, RouteCache};
 use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex as Lock, PoisonError, RwLock};
 use std::time::Instant;
 use tables::{Tables, follow};
@@ -113,6 +114,8 @@ struct Shared {
     tables: RwLock<Tables>,
     cache: Lock<RouteCache>,
     refreshed: Mutex<Option<Instant>>,
+    /// Counts looks at all rules and routes, and what has changed their outcome.
+    surveys: AtomicU64,
 }
 
 /// Something that may change paths: routes, rules, links, addresses or a neighbour's MAC.
@@ -134,10 +137,12 @@ impl Resolver {
             tables: RwLock::default(),
             cache: Lock::new(RouteCache::new()),
             refreshed: Mutex::new(None),
+            surveys: AtomicU64::new(0),
         };
         let resolver = Self { shared: Arc::new(shared) };
         let messages = follow().map_err(io_error)?;
         resolver.read_all().await?;
+        tokio::spawn(resolver.clone().survey());
         tokio::spawn(resolver.clone().keep_current(messages, changed));
         Ok(resolver)
     }
@@ -145,7 +150,7 @@ impl Resolver {
     /// The path of `entry`'s packets, where it can be told without asking the kernel.
     pub fn known_path(&self, entry: &Entry) -> Option<Result<Path, PathError>> {
         let key = (entry.original.source, entry.translated().destination, entry.mark);
-        let (back, out) = self.cache(|cache| cache.get(key, Instant::now())).ok()?;
+        let Known::Both(back, out) = self.cache(|cache| cache.get(key, Instant::now())) else { return None };
         match (self.lookup(&back), self.lookup(&out)) {
             (Ok(inward), Ok(outward)) => Some(Ok(Path { inward, outward })),
             (Err(PathError::Neighbour(_)), _) | (_, Err(PathError::Neighbour(_))) => None,
@@ -156,19 +161,36 @@ impl Resolver {
     /// The path of `entry`'s packets.
     pub async fn path(&self, entry: &Entry) -> Result<Path, PathError> {
         let translated = entry.translated();
-        let client = entry.original.source;
-        let server = translated.destination;
+        let (client, server) = (entry.original.source, translated.destination);
         let key = (client, server, entry.mark);
-        let cached = self.cache(|cache| cache.get(key, Instant::now()));
-        let (back, out) = match cached {
-            Ok(hops) => hops,
-            Err(epoch) => {
+        let (back, out) = match self.cache(|cache| cache.get(key, Instant::now())) {
+            Known::Both(back, out) => (back, out),
+            Known::Hosts(back, out, epoch) => {
+                (self.host(entry, client, back, epoch).await?, self.host(entry, server, out, epoch).await?)
+            }
+            Known::Nothing(epoch) => {
                 let hops = self.routes(entry, client, server).await?;
                 self.cache(|cache| cache.insert(key, hops, epoch));
                 hops
             }
         };
         Ok(Path { inward: self.side(&back).await?, outward: self.side(&out).await? })
+    }
+
+    /// The route to `host`, where it depends on nothing else.
+    async fn host(
+        &self,
+        entry: &Entry,
+        host: IpAddr,
+        known: Option<Hop>,
+        epoch: u64,
+    ) -> Result<Hop, PathError> {
+        if let Some(hop) = known {
+            return Ok(hop);
+        }
+        let hop = self.route(entry, host, None, None, true).await?;
+        self.cache(|cache| cache.insert_host(host, hop, epoch));
+        Ok(hop)
     }
 
     fn cache<T>(&self, use_it: impl FnOnce(&mut RouteCache) -> T) -> T {

@@ -1,17 +1,19 @@
 //! Links, neighbours and bridge tables, read once and then followed.
 
-use super::cache::RouteCache;
+use super::cache::{Depends, RouteCache};
 use super::{Mac, PathError, PathsChanged, Resolver, route_error};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::packet_route::rule::{RuleAttribute, RuleMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{IpVersion, MulticastGroup};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering;
 use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -56,12 +58,6 @@ impl Resolver {
     }
 
     pub(super) async fn read_all(&self) -> Result<(), PathError> {
-        for version in [IpVersion::V4, IpVersion::V6] {
-            let mut rules = pin!(self.shared.handle.rule().get(version).execute());
-            while let Some(rule) = rules.next().await {
-                self.apply_rule(&rule.map_err(route_error)?);
-            }
-        }
         let mut links = pin!(self.shared.handle.link().get().execute());
         while let Some(link) = links.next().await {
             self.apply_link(&link.map_err(route_error)?);
@@ -112,6 +108,8 @@ impl Resolver {
             if let Err(error) = self.read_all().await {
                 tracing::warn!(%error, "cannot read links and neighbours; trying again");
             }
+            self.cache(|cache| cache.at_least(Depends::Pair));
+            tokio::spawn(self.clone().survey());
             let _ = changed.try_send(PathsChanged);
         }
     }
@@ -134,28 +132,60 @@ impl Resolver {
             RouteNetlinkMessage::NewNeighbour(neighbour) => self.apply_neighbour(&neighbour, false),
             RouteNetlinkMessage::DelNeighbour(neighbour) => self.apply_neighbour(&neighbour, true),
             RouteNetlinkMessage::NewRule(rule) => {
-                self.apply_rule(&rule);
+                self.depend(rule_dependence(&rule));
                 true
             }
-            RouteNetlinkMessage::NewRoute(_)
-            | RouteNetlinkMessage::DelRoute(_)
-            | RouteNetlinkMessage::DelRule(_) => true,
+            RouteNetlinkMessage::NewRoute(route) => {
+                self.depend(route_dependence(&route));
+                true
+            }
+            RouteNetlinkMessage::DelRoute(_) | RouteNetlinkMessage::DelRule(_) => true,
             _ => false,
         }
     }
 
-    fn apply_rule(&self, rule: &RuleMessage) {
-        let by_ports = rule.attributes.iter().any(|attribute| {
-            matches!(
-                attribute,
-                RuleAttribute::IpProtocol(_)
-                    | RuleAttribute::SourcePortRange(_)
-                    | RuleAttribute::DestinationPortRange(_)
-            )
-        });
-        if by_ports {
-            self.cache(RouteCache::ports_matter);
+    /// Looks at all rules and routes, of which there may be many: do routes depend on destinations alone? Until it is
+    /// done they are taken to depend on more.
+    pub(super) async fn survey(self) {
+        let epoch = self.shared.surveys.fetch_add(1, Ordering::Relaxed) + 1;
+        match self.dependence().await {
+            // What has come meanwhile has been counted too.
+            Ok(depends) if self.shared.surveys.load(Ordering::Relaxed) == epoch => {
+                self.cache(|cache| cache.set(depends));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "cannot read rules and routes: each connection's are asked for")
+            }
         }
+    }
+
+    async fn dependence(&self) -> Result<Depends, PathError> {
+        let mut depends = Depends::Destination;
+        for version in [IpVersion::V4, IpVersion::V6] {
+            let mut rules = pin!(self.shared.handle.rule().get(version).execute());
+            while let Some(rule) = rules.next().await {
+                depends = depends.max(rule_dependence(&rule.map_err(route_error)?));
+            }
+        }
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut query = RouteMessage::default();
+            query.header.address_family = family;
+            let mut routes = pin!(self.shared.handle.route().get(query).execute());
+            while let Some(route) = routes.next().await {
+                depends = depends.max(route_dependence(&route.map_err(route_error)?));
+            }
+        }
+        Ok(depends)
+    }
+
+    /// A rule or a route that has just come.
+    fn depend(&self, depends: Depends) {
+        // A survey under way may have missed it.
+        if depends > Depends::Destination {
+            self.shared.surveys.fetch_add(1, Ordering::Relaxed);
+        }
+        self.cache(|cache| cache.at_least(depends));
     }
 
     fn apply_link(&self, message: &LinkMessage) -> bool {
@@ -221,6 +251,49 @@ impl Resolver {
     }
 }
 
+/// What a rule makes routes depend on.
+fn rule_dependence(rule: &RuleMessage) -> Depends {
+    let by_ports = |attribute: &RuleAttribute| {
+        matches!(
+            attribute,
+            RuleAttribute::IpProtocol(_)
+                | RuleAttribute::SourcePortRange(_)
+                | RuleAttribute::DestinationPortRange(_)
+        )
+    };
+    // A destination and what merely leads to a table; anything else, and what is new, may select.
+    let plain = |attribute: &RuleAttribute| {
+        matches!(
+            attribute,
+            RuleAttribute::Destination(_)
+                | RuleAttribute::Priority(_)
+                | RuleAttribute::Table(_)
+                | RuleAttribute::Goto(_)
+                | RuleAttribute::SuppressPrefixLen(_)
+                | RuleAttribute::Protocol(_)
+                | RuleAttribute::Realm(_)
+        ) || matches!(attribute, RuleAttribute::SuppressIfGroup(group) if *group == u32::MAX)
+    };
+    if rule.attributes.iter().any(by_ports) {
+        Depends::Ports
+    } else if rule.header.tos == 0 && rule.header.src_len == 0 && rule.attributes.iter().all(plain) {
+        Depends::Destination
+    } else {
+        Depends::Pair
+    }
+}
+
+/// What a route makes routes depend on: next hop objects may be groups.
+fn route_dependence(route: &RouteMessage) -> Depends {
+    let selects = |attribute: &RouteAttribute| {
+        matches!(
+            attribute,
+            RouteAttribute::MultiPath(_) | RouteAttribute::NhId(_) | RouteAttribute::Source(_)
+        )
+    };
+    if route.attributes.iter().any(selects) { Depends::Pair } else { Depends::Destination }
+}
+
 type Message = rtnetlink::packet_core::NetlinkMessage<RouteNetlinkMessage>;
 pub(super) type Messages = Pin<Box<dyn Stream<Item = (Message, rtnetlink::sys::SocketAddr)> + Send>>;
 
@@ -236,4 +309,35 @@ pub(super) fn follow() -> std::io::Result<Messages> {
     ])?;
     tokio::spawn(connection);
     Ok(Box::pin(messages))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(attributes: Vec<RuleAttribute>) -> Depends {
+        let mut rule = RuleMessage::default();
+        rule.attributes = attributes;
+        rule_dependence(&rule)
+    }
+
+    #[test]
+    fn rules_tell_what_routes_depend_on() {
+        let plain = || vec![RuleAttribute::Priority(32_766), RuleAttribute::Table(254)];
+        let with = |attribute| rule(plain().into_iter().chain([attribute]).collect());
+        assert_eq!(rule(plain()), Depends::Destination);
+        assert_eq!(with(RuleAttribute::FwMark(5)), Depends::Pair);
+        assert_eq!(with(RuleAttribute::Iifname("eth0".to_owned())), Depends::Pair);
+        assert_eq!(with(RuleAttribute::Source([10, 0, 0, 1].into())), Depends::Pair);
+        assert_eq!(with(RuleAttribute::Destination([10, 0, 0, 1].into())), Depends::Destination);
+        assert_eq!(with(RuleAttribute::IpProtocol(6.into())), Depends::Ports);
+    }
+
+    #[test]
+    fn routes_with_several_next_hops_depend_on_both_ends() {
+        let mut route = RouteMessage::default();
+        assert_eq!(route_dependence(&route), Depends::Destination);
+        route.attributes.push(RouteAttribute::NhId(3));
+        assert_eq!(route_dependence(&route), Depends::Pair);
+    }
 }

@@ -25,7 +25,8 @@ fn batch(tracker: &mut Tracker, now: Instant) -> (Vec<u64>, Vec<Add>) {
 }
 
 fn tracker() -> Tracker {
-    let policy = Policy { protocols: vec![6, 17], min_packets: 0, exclude_mark: None };
+    let policy =
+        Policy { protocols: vec![6, 17], min_packets: 0, exclude_mark: None, exclude_ports: Vec::new() };
     let mut tracker = Tracker::new(policy, KernelTimeouts::read(), TAG, Ledger::new(false));
     tracker.online(Vec::new());
     tracker

@@ -1,9 +1,11 @@
 //! What the agent asks of the gateway.
 
+use super::super::counters::Counters;
 use super::super::link::{self, Client, LinkError};
 use super::{Agent, AgentError, Done, LIST_SHARE, List};
 use proto::gateway::v1;
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 
 /// Sessions in a call.
 const BATCH: usize = 512;
@@ -33,7 +35,7 @@ impl Agent {
     /// At once if nothing is on its way; else when a call is worth it, or the first has waited long enough.
     pub(super) async fn start_adds(&mut self, client: &Client, now: Instant) -> Result<(), AgentError> {
         loop {
-            let waiting = self.tracker.waiting_adds();
+            let waiting = if self.has_device() { self.tracker.waiting_adds() } else { 0 };
             if waiting == 0 || self.adds_running >= ADDS_AT_ONCE {
                 // What ends will ask again.
                 self.flush_at = None;
@@ -89,26 +91,36 @@ impl Agent {
     }
 
     /// Takes our sessions back, unless they are to stay.
-    pub(in super::super) async fn finish(&mut self) {
+    pub(in super::super) async fn finish(mut self) -> Counters {
         if let Some(client) = self.client.take()
             && !self.config.keep_on_exit
         {
-            self.forget_running();
-            let ids = self.tracker.installed_ids();
-            let removal = async {
-                for chunk in ids.chunks(DELETES) {
-                    let answer = link::delete(client.clone(), chunk.to_vec()).await?;
-                    self.tracker.deleted(chunk, &answer);
-                }
-                Ok::<(), LinkError>(())
-            };
-            match tokio::time::timeout(EXIT_LIMIT, removal).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "sessions stay in the gateway until they time out"),
-                Err(_) => tracing::warn!("sessions stay in the gateway until they time out: it is too slow"),
-            }
+            let running = std::mem::take(&mut self.running);
+            self.tracker.counters.deleted += remove(client, running, self.tracker.installed_ids()).await;
+        }
+        if let Some(activation) = self.activation.take() {
+            activation.shutdown().await;
         }
         self.write_rest().await;
         tracing::info!(counters = %self.tracker.counters, "agent ends");
+        self.tracker.counters
     }
+}
+
+/// Removes sessions as far as the gateway lets, after additions that are on their way; how many.
+pub(super) async fn remove(client: Client, mut running: JoinSet<Done>, ids: Vec<u64>) -> u64 {
+    let mut removed = 0;
+    let removal = async {
+        while running.join_next().await.is_some() {}
+        for chunk in ids.chunks(DELETES) {
+            removed += link::delete(client.clone(), chunk.to_vec()).await?.closed.len() as u64;
+        }
+        Ok::<(), LinkError>(())
+    };
+    match tokio::time::timeout(EXIT_LIMIT, removal).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "sessions stay in the gateway until they time out"),
+        Err(_) => tracing::warn!("sessions stay in the gateway until they time out: it is too slow"),
+    }
+    removed
 }

@@ -1,9 +1,11 @@
 //! The agent's loop: tells the tracker what happens, and does what it wants done.
 
+mod device;
 mod gateway;
 mod kernel;
 
-use super::config::AgentConfig;
+use super::activation;
+use super::config::{AgentConfig, Endpoint};
 use super::counters::Counters;
 use super::entry::Entry;
 use super::kernel::{ConntrackSocket, KernelEvent, KernelTimeouts};
@@ -19,8 +21,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 
-/// Wanted receive buffer of the event socket: some 100,000 events.
-const EVENT_BUFFER: usize = 64 << 20;
 const EVENT_QUEUE: usize = 16_384;
 const EVENT_BURST: usize = 256;
 /// Several changes of routes and neighbours in a row are taken together.
@@ -65,7 +65,11 @@ pub(super) struct Agent {
     events: mpsc::Receiver<Vec<KernelEvent>>,
     readers: JoinSet<std::io::Error>,
     link: Link,
+    /// Where `link` leads.
+    endpoint: Endpoint,
     client: Option<Client>,
+    /// Where devices register; without, the gateway is used as it is.
+    activation: Option<activation::Service>,
     lookups: JoinSet<Lookup>,
     /// Only of the present connection to the gateway.
     running: JoinSet<Done>,
@@ -94,7 +98,7 @@ impl Agent {
     ) -> Result<Self, AgentError> {
         let requests = ConntrackSocket::requests()?;
         // Events first: what happens while the rest starts is not missed.
-        let socket = ConntrackSocket::events(EVENT_BUFFER, &requests)?;
+        let socket = ConntrackSocket::events(config.event_buffer, &requests)?;
         let (event_sender, events) = mpsc::channel(EVENT_QUEUE / EVENT_BURST);
         let mut readers = JoinSet::new();
         readers.spawn(read_events(socket, event_sender));
@@ -103,6 +107,7 @@ impl Agent {
         let ledger = Ledger::new(config.records.is_some());
         let tracker = Tracker::new(config.policy.clone(), KernelTimeouts::read(), config.tag, ledger);
         let link = Link::start(&config.gateway)?;
+        let activation = config.activation.as_ref().map(activation::Service::start).transpose()?;
         let now = Instant::now();
         Ok(Self {
             tracker,
@@ -112,7 +117,9 @@ impl Agent {
             events,
             readers,
             link,
+            endpoint: config.gateway.clone(),
             client: None,
+            activation,
             lookups: JoinSet::new(),
             running: JoinSet::new(),
             adds_running: 0,
@@ -149,6 +156,7 @@ impl Agent {
                 Some(result) = self.lookups.join_next() => self.looked_up(result),
                 Some(result) = self.running.join_next() => self.ended(result),
                 Some(result) = self.writer.join_next() => self.ended(result),
+                () = device::changed(&mut self.activation) => self.device_changed()?,
                 Some(PathsChanged) = self.paths_changed.recv() => {
                     self.recheck_at.get_or_insert(Instant::now() + RECHECK_DELAY);
                 }
