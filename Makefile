@@ -39,8 +39,9 @@ e2e: release
 	$(E2E) --no-run
 	$(SUDO) env "PATH=$$PATH" GATEWAY_BIN=$(abspath $(TARGET)/release/gateway) $(E2E) -- --test-threads=1
 
-bench: setup ## Benchmarks, to target/bench/report.json (under 15 minutes)
-	$(CARGO) build --locked --release -p benches
+bench: ## Benchmarks, to target/bench/report.json (under 15 minutes)
+	@scripts/setup.sh bench
+	$(CARGO) build --locked --release -p benches -p gateway
 	$(SUDO) $(TARGET)/release/benches $(BENCH_FLAGS) --output target/bench/report.json
 
 bench-full: ## The long ones too

@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
 # Installs the packages that building and testing need, and reserves 2 MiB hugepages. Says what it does, asks nothing,
-# and does nothing where nothing is missing.
+# and does nothing where nothing is missing. `setup.sh bench`: also what the benchmarks compare with.
 set -euo pipefail
 
 packages=(libdpdk-dev dpdk pkg-config libclang1-14 gcc libc6-dev make clang-14 libbpf-dev linux-libc-dev
           iproute2 nftables ethtool conntrack procps util-linux iputils-ping
           iperf3 tcpdump dnsmasq-base bind9-dnsutils socat valgrind)
 hugepages=512   # 1 GiB
+if [ "${1:-}" = bench ]; then
+    packages+=(dpdk-dev openvswitch-switch-dpdk)
+    # The benchmarks start a switch of their own; the system's stays off.
+    export RUNLEVEL=1
+fi
 
 root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 
@@ -17,7 +22,7 @@ done
 if [ ${#missing[@]} -gt 0 ]; then
     echo "setup: installing ${missing[*]}"
     root apt-get -o DPkg::Lock::Timeout=300 update -qq
-    root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    root env DEBIAN_FRONTEND=noninteractive ${RUNLEVEL:+RUNLEVEL=$RUNLEVEL} apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
 # Hugepages make the gateway faster; everything works without them. A quarter of the free memory at most.

@@ -3,8 +3,14 @@
 //! Figures are medians of several runs; machines are shared and noisy, so compare within one report only.
 #![forbid(unsafe_code)]
 
+mod bad;
 mod cores;
+mod duel;
 mod hotpath;
+mod latency;
+mod memif;
+mod peers;
+mod soak;
 mod replay;
 mod report;
 mod rings;
@@ -30,7 +36,7 @@ struct Options {
     /// Runs per figure; the median counts.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Only benches whose name starts with one of these: hotpath, rings, replay, table.
+    /// Only benches whose name starts with one of these: hotpath, rings, memif, latency, peers, bad, soak, replay, table.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -86,6 +92,21 @@ fn main() -> Result<()> {
     }
     if options.wants("rings") && two_cores {
         rings::bench(&mut stand).context("rings")?;
+    }
+    if options.wants("memif") && two_cores {
+        memif::bench(&mut stand).context("memif")?;
+    }
+    if options.wants("latency") && two_cores {
+        latency::bench(&mut stand).context("latency")?;
+    }
+    if options.wants("bad") {
+        bad::bench(&mut stand).context("bad input")?;
+    }
+    if options.wants("soak") && two_cores && stand.full {
+        soak::bench(&mut stand).context("soak")?;
+    }
+    if options.wants("peers") && two_cores {
+        peers::bench(&mut stand).context("peers")?;
     }
     if options.wants("table") {
         table::bench(&mut stand).context("table")?;

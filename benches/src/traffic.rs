@@ -84,11 +84,16 @@ pub fn session(n: u32) -> SessionSpec {
 
 /// A frame of session `n` as it arrives on the uplink: VLAN 100, 64 bytes without FCS of the wire's view.
 pub fn frame(n: u32) -> Vec<u8> {
-    let (source, source_port) = tenant(n);
+    frame_of(&session(n).original)
+}
+
+/// A frame of the session with this IPv4 tuple.
+pub fn frame_of(tuple: &Tuple) -> Vec<u8> {
+    let octets = |ip| if let IpAddr::V4(ip) = ip { ip.octets() } else { [0; 4] };
     let builder = PacketBuilder::ethernet2(TENANT, ROUTER_IN)
         .single_vlan(100.try_into().unwrap_or_default())
-        .ipv4(source.octets(), [198, 51, 100, 10], 64)
-        .udp(source_port, 443);
+        .ipv4(octets(tuple.source), octets(tuple.destination), 64)
+        .udp(tuple.source_port, tuple.destination_port);
     let payload = [0x5a; 18];
     let mut frame = Vec::with_capacity(builder.size(payload.len()));
     builder.write(&mut frame, &payload).unwrap_or_else(|error| unreachable!("writing to memory: {error}"));

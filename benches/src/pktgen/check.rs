@@ -2,11 +2,12 @@
 
 use super::account::{Arrival, Window};
 use super::flows::Session;
-use super::frame::{Content, Encapsulation, Sender, Shape, build, fold, l4_sum, sum};
+use super::frame::{Content, Encapsulation, Sender, Shape, build, fold, header_sum, l4_sum};
 use super::mould::Mould;
 use super::profile::{Direction, Expect, Profile, Protocol};
 use super::templates::{Stamp, sides};
 use super::{Tuple, trial::Counts};
+use arrayvec::ArrayVec;
 use hdrhistogram::Histogram;
 
 /// Packets looked at together.
@@ -102,35 +103,27 @@ impl Checker {
     #[inline]
     pub fn burst<'b>(&mut self, now: u64, frames: impl Iterator<Item = &'b [u8]> + Clone) {
         // Headers and stamps first, then all flows' states, then the rest: so the states' cache misses overlap.
-        let mut found = [(Stamp { time: 0, sequence: 0, flow: 0, trial: 0 }, 0_u8); BURST];
-        for (found, frame) in found.iter_mut().zip(frames.clone()) {
-            *found = match self.identify(frame) {
-                Some((stamp, way)) => (stamp, way),
-                None => (found.0, NONE),
-            };
-        }
-        let mut known = [(0_u64, 0_u32); BURST];
-        for ((known, (stamp, way)), _) in known.iter_mut().zip(&found).zip(frames.clone()) {
-            if *way != NONE {
-                *known =
-                    self.flows.get(stamp.flow as usize).map_or((0, 0), |flow| (flow.addresses, flow.ports));
-            }
-        }
+        let mut found: ArrayVec<Option<(Stamp, u8)>, BURST> = ArrayVec::new();
+        found.extend(frames.clone().map(|frame| self.identify(frame)));
+        let mut known: ArrayVec<(u64, u32), BURST> = ArrayVec::new();
+        known.extend(found.iter().map(|found| {
+            let flow = found.and_then(|(stamp, _)| self.flows.get(stamp.flow as usize));
+            flow.map_or((0, 0), |flow| (flow.addresses, flow.ports))
+        }));
         let (mut time, mut run) = (0, 0);
-        for (((stamp, way), known), frame) in found.iter().zip(&known).zip(frames) {
-            let good = match *way {
-                NONE => None,
-                way => self.check(*stamp, usize::from(way), *known, frame),
+        for ((found, known), frame) in found.iter().zip(&known).zip(frames) {
+            let Some((stamp, way)) = *found else {
+                self.wrong_header(frame);
+                continue;
             };
-            match good {
-                Some(stamp) if stamp.time == time => run += 1,
-                Some(stamp) => {
-                    self.record(now, time, run);
-                    (time, run) = (stamp.time, 1);
-                }
-                None if *way == NONE => self.wrong_header(frame),
-                None => {}
+            if !self.check(stamp, usize::from(way), *known, frame) {
+                continue;
             }
+            if stamp.time != time {
+                self.record(now, time, run);
+                (time, run) = (stamp.time, 0);
+            }
+            run += 1;
         }
         self.record(now, time, run);
     }
@@ -154,18 +147,18 @@ impl Checker {
         None
     }
 
-    /// Checks tuple and checksums of a frame and counts it; None if it does not count as received.
+    /// Checks tuple and checksums of a frame and counts it; false if it does not count as received.
     #[inline]
-    fn check(&mut self, stamp: Stamp, number: usize, known: (u64, u32), frame: &[u8]) -> Option<Stamp> {
+    fn check(&mut self, stamp: Stamp, number: usize, known: (u64, u32), frame: &[u8]) -> bool {
         if stamp.trial != self.trial {
             self.counts.stale += 1;
-            return None;
+            return false;
         }
         let way = &self.ways[number];
         let of_way = self.ways.len() == 1 || stamp.flow as usize % 2 == number;
         let Some(flow) = self.flows.get_mut(stamp.flow as usize).filter(|_| of_way) else {
             self.counts.wrong("flow", frame);
-            return None;
+            return false;
         };
         let tuple = way.tuple(frame);
         if tuple != known {
@@ -174,12 +167,12 @@ impl Checker {
                 (flow.addresses, flow.ports) = tuple;
             } else if (flow.addresses, flow.ports) != tuple {
                 self.counts.wrong("tuple", frame);
-                return None;
+                return false;
             }
         }
         if !way.checksums(frame, self.protocol) {
             self.counts.wrong("checksum", frame);
-            return None;
+            return false;
         }
         self.counts.received += 1;
         match flow.window.arrive(stamp.sequence) {
@@ -188,7 +181,7 @@ impl Checker {
             Arrival::Duplicate => self.counts.duplicates += 1,
             Arrival::TooLate => self.counts.too_late += 1,
         }
-        Some(stamp)
+        true
     }
 
     /// A frame of ours in the wrong headers, or nobody's.
@@ -206,9 +199,6 @@ impl Checker {
         }
     }
 }
-
-/// Of frames whose headers match no way.
-const NONE: u8 = u8::MAX;
 
 impl Way {
     fn new(profile: &Profile, direction: Direction) -> Self {
@@ -251,7 +241,8 @@ impl Way {
     /// Whether all of a frame's checksums are right.
     #[inline]
     fn checksums(&self, frame: &[u8], protocol: Protocol) -> bool {
-        let header = |at: usize| fold(sum(&frame[at..at + 20])) == 0xffff;
+        let header =
+            |at: usize| frame[at..].first_chunk().is_some_and(|header| fold(header_sum(header)) == 0xffff);
         self.shape.outer.is_none_or(header)
             && header(self.shape.ip)
             && fold(l4_sum(frame, &self.shape, protocol)) == 0xffff

@@ -40,7 +40,7 @@ enum Command {
         #[arg(long, default_value = "max", value_parser = parse_rate)]
         rate: Rate,
         /// With "max": packets on their way
-        #[arg(long, default_value_t = 1536)]
+        #[arg(long, default_value_t = 1000)]
         window: usize,
         /// Seconds to send
         #[arg(long, default_value_t = 10.0)]
@@ -71,6 +71,9 @@ enum Command {
         /// Seconds of the last trials; RFC 2544 has 60
         #[arg(long, default_value_t = 2.0)]
         last: f64,
+        /// Trials for each goal at most
+        #[arg(long, default_value_t = 200)]
+        trials: u32,
     },
 }
 
@@ -161,12 +164,12 @@ pub fn main() -> Result<()> {
                 Ok(())
             })
         }
-        Command::Search { common, goals, most, least, width, first, last } => {
+        Command::Search { common, goals, most, least, width, first, last, trials } => {
             let (first, last) = (duration(first)?, duration(last)?);
             ensure!(0.0 < least && least < most, "--least must be above 0 and below --most");
             common.with(|bed| {
                 for loss_ratio in goals {
-                    let goal = Goal { loss_ratio, width, first, last };
+                    let goal = Goal { loss_ratio, width, first, last, trials };
                     let bounds = bed.search(goal, (least, most))?;
                     println!("{}", describe(&bounds));
                     bed.result.bounds.push(bounds);

@@ -179,15 +179,23 @@ fn l4(frame: &mut Vec<u8>, content: &Content, len: usize) {
 /// it is the same everywhere). An odd last byte counts as a word with a zero.
 #[inline]
 pub fn sum(bytes: &[u8]) -> u64 {
-    let mut words = bytes.chunks_exact(4);
+    let (words, rest) = bytes.as_chunks::<8>();
     let mut sum = 0;
-    for word in &mut words {
-        sum += u64::from(u32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
+    for word in words {
+        let word = u64::from_ne_bytes(*word);
+        sum += (word & 0xffff_ffff) + (word >> 32);
     }
-    let rest = words.remainder();
-    let mut last = [0; 4];
+    let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
-    sum + u64::from(u32::from_ne_bytes(last))
+    let last = u64::from_ne_bytes(last);
+    sum + (last & 0xffff_ffff) + (last >> 32)
+}
+
+/// [`sum`] of an IPv4 header without options.
+#[inline]
+pub fn header_sum(header: &[u8; 20]) -> u64 {
+    let (words, _) = header.as_chunks::<4>();
+    words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()
 }
 
 /// A sum in 16 bits.

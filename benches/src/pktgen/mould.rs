@@ -25,11 +25,13 @@ impl Mould {
     /// Whether all that counts is equal.
     #[inline]
     pub fn matches(&self, data: &[u8]) -> bool {
-        let Some(data) = data.get(..self.words.len() * 8) else { return false };
+        let (chunks, _) = data.as_chunks::<8>();
+        if chunks.len() < self.words.len() {
+            return false;
+        }
         let mut difference = 0;
-        for (bytes, (word, mask)) in data.chunks_exact(8).zip(&self.words) {
-            let bytes = <[u8; 8]>::try_from(bytes).map_or(0, u64::from_ne_bytes);
-            difference |= (bytes ^ word) & mask;
+        for (bytes, (word, mask)) in chunks.iter().zip(&self.words) {
+            difference |= (u64::from_ne_bytes(*bytes) ^ word) & mask;
         }
         difference == 0
     }

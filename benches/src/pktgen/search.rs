@@ -18,6 +18,8 @@ pub struct Goal {
     pub first: Duration,
     /// Of the last trials.
     pub last: Duration,
+    /// Trials at most: then the bounds are what they are.
+    pub trials: u32,
 }
 
 /// What was found, in packets a second.
@@ -117,6 +119,9 @@ impl<'m, E> Search<'m, E> {
                 (Some(good), None) if good < self.range.1 => (good * (1.0 + step)).min(self.range.1),
                 _ => return Ok((good, bad)),
             };
+            if self.trials >= self.goal.trials {
+                return Ok((good, bad));
+            }
             if self.decide(next, duration, last)? {
                 good = Some(next);
             } else {
@@ -125,7 +130,7 @@ impl<'m, E> Search<'m, E> {
             step = (2.0 * step).min(0.5);
         }
         while let (Some(low), Some(high)) = (good, bad) {
-            if high - low <= width * high {
+            if high - low <= width * high || self.trials >= self.goal.trials {
                 break;
             }
             let middle = (low * high).sqrt();
@@ -173,6 +178,7 @@ mod tests {
         width: 0.01,
         first: Duration::from_millis(100),
         last: Duration::from_millis(1000),
+        trials: 100,
     };
 
     fn search(goal: Goal, mut device: impl FnMut(f64, Duration) -> f64) -> Bounds {
@@ -223,6 +229,13 @@ mod tests {
         });
         let limit = 3.2e6;
         assert!(found.lower.unwrap() <= limit && limit <= found.upper.unwrap(), "{found:?}");
+    }
+
+    #[test]
+    fn a_limit_of_trials_ends_it_with_bounds_that_hold() {
+        let found = search(Goal { trials: 5, ..NDR }, capacity(2e3));
+        assert!(found.trials < 12, "{found:?}");
+        assert!(found.lower.is_none_or(|lower| lower <= 2e3) && found.upper.unwrap() >= 2e3, "{found:?}");
     }
 
     /// Every seventh trial is spoilt by the machine.

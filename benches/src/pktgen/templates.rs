@@ -136,8 +136,7 @@ impl Templates {
         let Some(frame) = room(len[way]) else { return false };
         let start = self.position * self.stride;
         let head = shape.payload + PAYLOAD;
-        frame[..head].copy_from_slice(&self.sets[set][start..start + head]);
-        frame[head..].fill(0);
+        copy(frame, &self.sets[set][start..start + head]);
         let payload = &mut frame[shape.payload..];
         payload[..8].copy_from_slice(&time.to_ne_bytes());
         payload[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
@@ -154,6 +153,23 @@ impl Templates {
             self.sequence = self.sequence.wrapping_add(1);
         }
         true
+    }
+}
+
+/// Copies a template to the front of a frame, and makes the rest zero. Nearly all are a little over 64 bytes long, and a copy
+/// of known length is twice as fast.
+#[inline]
+fn copy(frame: &mut [u8], template: &[u8]) {
+    let mut done = 0;
+    if let (Some(to), Some(from)) = (frame.first_chunk_mut::<64>(), template.first_chunk::<64>()) {
+        *to = *from;
+        done = 64;
+    }
+    if template.len() > done {
+        frame[done..template.len()].copy_from_slice(&template[done..]);
+    }
+    if frame.len() > template.len() {
+        frame[template.len()..].fill(0);
     }
 }
 

@@ -1,0 +1,103 @@
+//! Linux itself: forwarding and nftables' masquerade in a network namespace, between two veth pairs.
+//!
+//! Both pairs' outer ends are the generator's, over af_packet. The namespace's receive side is steered to the worker's core
+//! (RPS), the generator's own receive side to the generator's: so routing, connection tracking, NAT and transmission run on the
+//! worker's core alone, as a DPDK worker's do. This kernel needs no VLANs for it: frames are untagged.
+
+use super::WORKER_CORE;
+use super::process::output;
+use crate::pktgen::Profile;
+use crate::pktgen::profile::Expect;
+use anyhow::{Context, Result};
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// The generator's end inside.
+pub const INSIDE: &str = "nftin";
+/// The generator's end outside.
+pub const OUTSIDE: &str = "nftout";
+const NAMESPACE: &str = "bench-nft";
+
+/// The namespace with its rules; removed when dropped.
+pub struct Nftables(());
+
+/// nftables' and the kernel's versions.
+pub fn version() -> Result<String> {
+    let nft = output("nft", &["--version"])?;
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    Ok(format!("{}, Linux {}", nft.trim(), kernel.trim()))
+}
+
+/// What the kernel makes of a profile's frames: all untagged, ports of its own choice.
+pub fn profile(ours: &Profile) -> Profile {
+    let mut profile = Profile { expect: Expect::Learn, nat: None, underlay: None, ..ours.clone() };
+    for side in [&mut profile.inside, &mut profile.outside] {
+        (side.vlan, side.vni) = (None, None);
+    }
+    profile
+}
+
+impl Nftables {
+    /// Makes the namespace.
+    pub fn start(profile: &Profile) -> Result<Self> {
+        let _ = output("ip", &["netns", "del", NAMESPACE]);
+        output("ip", &["netns", "add", NAMESPACE])?;
+        let made = Self(());
+        let (inside, outside) = (&profile.inside, &profile.outside);
+        let mut script = String::new();
+        for (outer, inner, mac) in [
+            (INSIDE, "in0", inside.gateway_mac.to_string()),
+            (OUTSIDE, "out0", outside.gateway_mac.to_string()),
+        ] {
+            script += &format!(
+                "ip link add {outer} numtxqueues 1 numrxqueues 1 type veth peer name {inner} netns {NAMESPACE} \
+                 numtxqueues 1 numrxqueues 1 address {mac}\n\
+                 ip link set {outer} up\nip -n {NAMESPACE} link set {inner} up\n\
+                 echo 1 > /sys/class/net/{outer}/queues/rx-0/rps_cpus\n\
+                 sysctl -qw net.ipv6.conf.{outer}.disable_ipv6=1\n\
+                 ip netns exec {NAMESPACE} sh -c 'echo {worker:x} > /sys/class/net/{inner}/queues/rx-0/rps_cpus'\n",
+                worker = 1 << WORKER_CORE
+            );
+        }
+        script += &format!(
+            "ip -n {NAMESPACE} addr add 10.1.255.254/16 dev in0\n\
+             ip -n {NAMESPACE} addr add 203.0.113.1/24 dev out0\n\
+             ip -n {NAMESPACE} neigh add 203.0.113.2 lladdr {out} dev out0\n\
+             ip -n {NAMESPACE} route add 198.51.100.0/24 via 203.0.113.2\n\
+             ip netns exec {NAMESPACE} sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 \
+             net.netfilter.nf_conntrack_max=2000000 net.netfilter.nf_conntrack_udp_timeout=3600 \
+             net.netfilter.nf_conntrack_udp_timeout_stream=3600\n",
+            out = outside.mac
+        );
+        run("sh", &["-eu"], &script)?;
+        let rules = "table ip nat {\n chain post {\n type nat hook postrouting priority srcnat;\n\
+                     oifname \"out0\" meta l4proto udp snat to 203.0.113.10-203.0.113.250:1024-65535\n }\n}\n";
+        run("ip", &["netns", "exec", NAMESPACE, "nft", "-f", "-"], rules)?;
+        Ok(made)
+    }
+
+    /// What its connection tracker holds.
+    pub fn connections(&self) -> Result<u64> {
+        let text =
+            output("ip", &["netns", "exec", NAMESPACE, "cat", "/proc/sys/net/netfilter/nf_conntrack_count"])?;
+        text.trim().parse().with_context(|| text.clone())
+    }
+}
+
+impl Drop for Nftables {
+    fn drop(&mut self) {
+        // Takes the pairs with it.
+        let _ = output("ip", &["netns", "del", NAMESPACE]);
+    }
+}
+
+/// Runs a program with text on its standard input.
+fn run(program: &str, arguments: &[&str], input: &str) -> Result<()> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start {program}"))?;
+    child.stdin.take().context("standard input")?.write_all(input.as_bytes())?;
+    let output = child.wait_with_output()?;
+    anyhow::ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}

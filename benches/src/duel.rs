@@ -1,0 +1,176 @@
+//! Several devices measured in turn by one generator, under one condition: cores near, and nobody had to wait for one.
+
+use crate::{Stand, cores};
+use anyhow::{Context, Result, ensure};
+use benches::devices::{Process, memif_client};
+use benches::pktgen::generator::Traffic;
+use benches::pktgen::{Generator, Load, Outcome, Ports, Trial};
+use dpdk::{Mempool, PoolOptions, Port, PortOptions};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Packets on their way: less than a ring of 1024 holds, so that none is dropped for want of room in it.
+pub const WINDOW: usize = 1000;
+/// How long a run waits for near cores.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Share of a run in which a device may have waited for its core.
+const HELD_UP: f64 = 0.02;
+
+/// The generator's ports to a device.
+pub struct Bench {
+    generator: Generator,
+    /// Dropped behind the queues.
+    _ports: Vec<Port>,
+}
+
+impl Bench {
+    /// Connects to a device that listens on a memif, and sends on as many queues.
+    pub fn connect(stand: &Stand, socket: &str, rx_queues: u16) -> Result<Self> {
+        let device = memif_client(number(), socket);
+        Self::open(stand, &[&device], rx_queues)
+    }
+
+    /// Opens devices: frames go out by the first, and come back by the last.
+    pub fn open(stand: &Stand, devices: &[&str], rx_queues: u16) -> Result<Self> {
+        let name = format!("duel{}", number());
+        let pool = PoolOptions { name: &name, count: 8191, cache: 512, ..PoolOptions::default() };
+        let pool = Mempool::new(&stand.eal, &pool)?;
+        let (mut ports, mut all_rx, mut all_tx) = (Vec::new(), Vec::new(), Vec::new());
+        for device in devices {
+            let mut port = Port::open(&stand.eal, device)?;
+            port.configure(&PortOptions { rx_queues, ..PortOptions::default() }, &pool)?;
+            let (rx, tx) = port.start()?;
+            all_rx.push(rx);
+            all_tx.extend(tx);
+            wait_for_link(&port)?;
+            ports.push(port);
+        }
+        let tx = all_tx.into_iter().next().context("no transmit queue")?;
+        let rx = all_rx.pop().context("no receive queue")?;
+        Ok(Self { generator: Generator::new(&stand.eal, pool, Ports { tx, rx }), _ports: ports })
+    }
+}
+
+/// Names of devices and pools are unique in a process.
+pub fn number() -> usize {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    NUMBER.fetch_add(1, Ordering::Relaxed)
+}
+
+fn wait_for_link(port: &Port) -> Result<()> {
+    let start = Instant::now();
+    while !port.link()?.up {
+        ensure!(start.elapsed() < Duration::from_secs(10), "no link on {}", port.device());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// A device with its traffic; only one runs at a time. The device goes before the ports to it.
+pub struct Contender {
+    /// For messages.
+    pub name: &'static str,
+    /// The device, if it is a process: the kernel cannot be paused, and does nothing while it gets nothing.
+    pub process: Option<Rc<Process>>,
+    /// The generator's ports to it.
+    pub bench: Bench,
+    /// What it gets.
+    pub traffic: Traffic,
+}
+
+/// A run and its circumstances.
+pub struct Run {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// Near cores before and after, nobody held up.
+    pub fair: bool,
+}
+
+impl Contender {
+    /// One trial with this device alone awake.
+    pub fn trial(&mut self, trial: &Trial) -> Result<Run> {
+        let before = cores::wait_near(0, 1, PATIENCE);
+        cores::pin(0)?;
+        let waited = self.waited();
+        let start = Instant::now();
+        let outcome = self.awake(|bench, traffic| bench.generator.run(traffic, trial))?;
+        let elapsed = start.elapsed();
+        let waited_after = self.waited();
+        let after = cores::round_trip_ns(0, 1);
+        cores::pin(0)?;
+        ensure!(outcome.counts.wrong == 0, "{} sent wrong packets:\n{}", self.name, outcome.table());
+        ensure!(outcome.counts.received > 0, "{} sent nothing back:\n{}", self.name, outcome.table());
+        let near = [before, after].iter().flatten().all(|ns| *ns <= cores::NEAR_NS);
+        let waited = waited_after.saturating_sub(waited).as_secs_f64() / elapsed.as_secs_f64();
+        let held_up = waited > HELD_UP || outcome.stalled_seconds > HELD_UP * outcome.seconds;
+        Ok(Run { outcome, fair: near && !held_up })
+    }
+
+    /// First packets of all flows, with this device alone awake.
+    pub fn fill(&mut self, rate: f64) -> Result<Outcome> {
+        self.awake(|bench, traffic| bench.generator.fill(traffic, rate, 5))
+    }
+
+    /// Time that the device's busiest thread has waited for a core.
+    fn waited(&self) -> Duration {
+        self.process.as_ref().map_or(Duration::ZERO, |process| process.scheduled().1)
+    }
+
+    fn awake<T>(&mut self, work: impl FnOnce(&mut Bench, &mut Traffic) -> Result<T>) -> Result<T> {
+        if let Some(process) = &self.process {
+            process.resume()?;
+        }
+        let done = work(&mut self.bench, &mut self.traffic);
+        if let Some(process) = &self.process {
+            process.pause()?;
+        }
+        done
+    }
+}
+
+/// All contenders in turn, `runs` times; unfair rounds are repeated, as long as there is patience for it. By contender, the
+/// outcomes; and how many rounds were unfair after all.
+pub fn rounds(
+    contenders: &mut [&mut Contender],
+    trial: &Trial,
+    runs: usize,
+) -> Result<(Vec<Vec<Outcome>>, usize)> {
+    let mut kept: Vec<Vec<Outcome>> = contenders.iter().map(|_| Vec::new()).collect();
+    let mut unfair: Vec<Vec<Outcome>> = Vec::new();
+    for _ in 0..3 * runs {
+        let round =
+            contenders.iter_mut().map(|contender| contender.trial(trial)).collect::<Result<Vec<_>>>()?;
+        let fair = round.iter().all(|run| run.fair);
+        let outcomes: Vec<_> = round.into_iter().map(|run| run.outcome).collect();
+        if fair {
+            kept.iter_mut().zip(outcomes).for_each(|(kept, outcome)| kept.push(outcome));
+        } else {
+            unfair.push(outcomes);
+        }
+        if kept.first().is_none_or(|kept| kept.len() >= runs) {
+            break;
+        }
+    }
+    let missing = runs.saturating_sub(kept.first().map_or(0, Vec::len)).min(unfair.len());
+    for outcomes in unfair.into_iter().take(missing) {
+        kept.iter_mut().zip(outcomes).for_each(|(kept, outcome)| kept.push(outcome));
+    }
+    Ok((kept, missing))
+}
+
+/// As fast as packets come back, for a second after a quarter's warm-up.
+pub fn flat_out() -> Trial {
+    let warm_up = Duration::from_millis(250);
+    Trial { warm_up, ..Trial::new(Load::Window(WINDOW), Duration::from_millis(1250)) }
+}
+
+/// Millions of packets that came back, per second.
+pub fn mpps(outcomes: &[Outcome]) -> Vec<f64> {
+    outcomes.iter().map(|outcome| outcome.rx_pps / 1e6).collect()
+}
+
+/// Ratio of two contenders, round by round.
+pub fn ratios(ours: &[f64], theirs: &[f64]) -> Vec<f64> {
+    ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect()
+}

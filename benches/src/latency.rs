@@ -1,0 +1,101 @@
+//! Latency under load, beside testpmd's: at shares of the gateway's own no-drop rate, the same packets a second for both.
+
+use crate::duel::{Contender, rounds};
+use crate::memif::{back, gateway, profile, testpmd};
+use crate::{Stand, report};
+use anyhow::Result;
+use benches::devices::Scratch;
+use benches::devices::testpmd::Mode;
+use benches::pktgen::generator::Traffic;
+use benches::pktgen::search::Measured;
+use benches::pktgen::trial::Latency;
+use benches::pktgen::{Bounds, Goal, Load, Outcome, Search, Trial};
+use std::time::Duration;
+
+const SESSIONS: u32 = 65_536;
+/// Shares of the no-drop rate, percent.
+const LOADS: [u32; 3] = [10, 50, 90];
+/// Attempts at a trial that somebody else's work spoils.
+const ATTEMPTS: usize = 2;
+
+/// NDR, PDR, and latency.
+pub fn bench(stand: &mut Stand) -> Result<()> {
+    let scratch = Scratch::new("latency")?;
+    let profile = profile(SESSIONS)?;
+    let mut ours = gateway(stand, &scratch, &profile)?;
+    let mut theirs = testpmd(stand, Mode::Macswap, &scratch, &profile)?;
+    theirs.traffic = Traffic::new(&stand.eal, &back(&profile, Mode::Macswap))?;
+    let ndr = found(stand, "ndr", 0.0, &mut ours)?;
+    let pdr = found(stand, "pdr", 0.005, &mut ours)?;
+    // Where cores are shared, every rate loses something to somebody else; then the partial drop rate is the base.
+    let pdr = pdr.lower.unwrap_or(1e6);
+    let (base, name) = match ndr.lower {
+        Some(ndr) if ndr >= pdr / 2.0 => (ndr, "NDR"),
+        _ => (pdr, "PDR, as every rate loses packets here,"),
+    };
+    for load in LOADS {
+        let rate = base * f64::from(load) / 100.0;
+        let trial = Trial::new(Load::Rate(rate), Duration::from_secs(1));
+        let (outcomes, unfair) = rounds(&mut [&mut theirs, &mut ours], &trial, stand.runs)?;
+        let conditions = format!(
+            "{load} % of the gateway's {name}: {:.3} Mpps, {SESSIONS} sessions, 64 B, from burst made to burst arrived, \
+             {unfair} runs with far or shared cores",
+            rate / 1e6
+        );
+        record(&mut stand.report, load, &outcomes, &conditions);
+    }
+    Ok(())
+}
+
+type Quantile = fn(&Latency) -> f64;
+
+fn record(report: &mut report::Report, load: u32, outcomes: &[Vec<Outcome>], conditions: &str) {
+    let quantiles: [(&str, Quantile); 3] =
+        [("p50", |latency| latency.p50), ("p99", |latency| latency.p99), ("p99_9", |latency| latency.p99_9)];
+    for (name, quantile) in quantiles {
+        let micros = |who: usize| {
+            outcomes[who].iter().map(|outcome| quantile(&outcome.latency_us)).collect::<Vec<_>>()
+        };
+        let (theirs, ours) = (micros(0), micros(1));
+        let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
+        report.add(format!("latency.{name}_ratio_to_testpmd.{load}"), "ratio", ratios, conditions);
+        report.add(format!("latency.{name}_us.{load}"), "us", ours, conditions);
+        report.add(format!("latency.testpmd_{name}_us.{load}"), "us", theirs, conditions);
+    }
+}
+
+fn found(stand: &mut Stand, name: &str, loss_ratio: f64, device: &mut Contender) -> Result<Bounds> {
+    let goal = Goal {
+        loss_ratio,
+        width: 0.02,
+        first: Duration::from_millis(200),
+        last: Duration::from_millis(if stand.full { 2000 } else { 500 }),
+        trials: 25,
+    };
+    let mut measure = |rate: f64, duration: Duration| -> Result<Measured> {
+        let trial = Trial::new(Load::Rate(rate), duration);
+        let mut run = device.trial(&trial)?;
+        for _ in 1..ATTEMPTS {
+            if run.fair || run.outcome.loss_ratio() <= loss_ratio {
+                break;
+            }
+            run = device.trial(&trial)?;
+        }
+        Ok(Measured { loss_ratio: run.outcome.loss_ratio(), forwarded: run.outcome.rx_pps })
+    };
+    let bounds = Search::new(goal, (1e4, 30e6), &mut measure).run()?;
+    let mpps = |bound: Option<f64>| bound.map_or("none".to_owned(), |pps| format!("{:.3} Mpps", pps / 1e6));
+    let conditions = format!(
+        "{SESSIONS} sessions, 64 B, memif, loss up to {} %, {} trials; lower bound, the upper one is {}",
+        100.0 * loss_ratio,
+        bounds.trials,
+        mpps(bounds.upper)
+    );
+    stand.report.add(
+        format!("memif.{name}.64k"),
+        "Mpps",
+        vec![bounds.lower.unwrap_or(0.0) / 1e6],
+        conditions,
+    );
+    Ok(bounds)
+}

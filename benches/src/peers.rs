@@ -1,0 +1,88 @@
+//! What one would use instead, beside the gateway: Open vSwitch with DPDK, and Linux with nftables.
+
+use crate::Stand;
+use crate::duel::{Bench, Contender, flat_out, mpps, number, ratios, rounds};
+use crate::memif::{SIZES, gateway, profile};
+use anyhow::{Context, Result, ensure};
+use benches::devices::Scratch;
+use benches::devices::nftables::{self, Nftables};
+use benches::devices::ovs::{self, Ovs};
+use benches::pktgen::generator::Traffic;
+use std::path::Path;
+
+/// First packets of flows a second, where each makes a connection.
+const FILL: f64 = 100_000.0;
+/// Share of connections that may be missing when the measuring begins.
+const MISSING: f64 = 0.001;
+
+/// Ratios to Open vSwitch and nftables; what is not installed is left out, and said so.
+pub fn bench(stand: &mut Stand) -> Result<()> {
+    for (name, sessions) in SIZES {
+        let scratch = Scratch::new(&format!("peers-{name}"))?;
+        let mut ours = gateway(stand, &scratch, &profile(sessions)?)?;
+        if Path::new("/usr/lib/openvswitch-switch-dpdk").exists() {
+            open_vswitch(stand, &mut ours, name, sessions, &scratch).context("Open vSwitch")?;
+        } else {
+            println!("peers: no Open vSwitch with DPDK here; `scripts/setup.sh bench` installs it");
+        }
+        if name == "64k" {
+            nft(stand, &mut ours, sessions).context("nftables")?;
+        }
+    }
+    Ok(())
+}
+
+fn open_vswitch(
+    stand: &mut Stand,
+    ours: &mut Contender,
+    name: &str,
+    sessions: u32,
+    scratch: &Scratch,
+) -> Result<()> {
+    let profile = ovs::profile(&profile(sessions)?);
+    let switch = Ovs::start(&profile, scratch)?;
+    let bench = Bench::connect(stand, &switch.socket, 2)?;
+    let traffic = Traffic::new(&stand.eal, &profile)?;
+    let process = Some(switch.process.clone());
+    let mut theirs = Contender { name: "Open vSwitch", process, bench, traffic };
+    let filled = theirs.fill(FILL)?;
+    ensure!(filled.loss_ratio() <= MISSING, "its connections do not fill up:\n{}", filled.table());
+    let (outcomes, unfair) = rounds(&mut [&mut theirs, ours], &flat_out(), stand.runs)?;
+    let conditions = format!(
+        "{sessions} sessions, 64 B, ours VLAN to VXLAN, theirs ct(commit,nat) VLAN to VLAN (no tunnel), \
+         openvswitch-switch-dpdk {}, same memif, one worker, in turn, {unfair} runs with far or shared cores",
+        ovs::version().unwrap_or_default()
+    );
+    let [theirs, ours] = [0, 1].map(|position: usize| mpps(&outcomes[position]));
+    stand.report.add(
+        format!("peer.ovs_dpdk.ratio.{name}"),
+        "ratio",
+        ratios(&ours, &theirs),
+        conditions.clone(),
+    );
+    stand.report.add(format!("peer.ovs_dpdk.mpps.{name}"), "Mpps", theirs, conditions);
+    Ok(())
+}
+
+fn nft(stand: &mut Stand, ours: &mut Contender, sessions: u32) -> Result<()> {
+    let profile = nftables::profile(&profile(sessions)?);
+    let kernel = Nftables::start(&profile)?;
+    let device = |interface: &str| format!("net_af_packet{},iface={interface},qdisc_bypass=1", number());
+    let bench = Bench::open(stand, &[&device(nftables::INSIDE), &device(nftables::OUTSIDE)], 1)?;
+    let traffic = Traffic::new(&stand.eal, &profile)?;
+    let mut theirs = Contender { name: "nftables", process: None, bench, traffic };
+    let filled = theirs.fill(FILL)?;
+    ensure!(filled.loss_ratio() <= MISSING, "its connections do not fill up:\n{}", filled.table());
+    let connections = kernel.connections()?;
+    ensure!(connections >= u64::from(sessions) * 99 / 100, "only {connections} connections are tracked");
+    let (outcomes, unfair) = rounds(&mut [&mut theirs, ours], &flat_out(), stand.runs)?;
+    let conditions = format!(
+        "{sessions} sessions, 64 B, ours VLAN to VXLAN over memif, theirs untagged between veth pairs over af_packet, \
+         its softirq on the worker's core, {}, in turn, {unfair} runs with far or shared cores",
+        nftables::version().unwrap_or_default()
+    );
+    let [theirs, ours] = [0, 1].map(|position: usize| mpps(&outcomes[position]));
+    stand.report.add("peer.nftables.ratio.64k", "ratio", ratios(&ours, &theirs), conditions.clone());
+    stand.report.add("peer.nftables.mpps.64k", "Mpps", theirs, conditions);
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! A minute of everything at once, in process: traffic, a million sessions that expire, 100,000 new ones a second, ageing and
+//! statistics; and the longest time that the worker did not poll.
+
+use crate::{Stand, traffic};
+use anyhow::{Context, Result, ensure};
+use arrayvec::ArrayVec;
+use conntrack::table::Timeouts;
+use conntrack::{SessionSpec, SessionTable, TableConfig, Timestamp};
+use dpdk::{Mbuf, Mempool};
+use gateway::frame::Frame;
+use hdrhistogram::Histogram;
+use pipeline::{BURST, Burst, Io, Pipeline, PortIndex, Worker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const TIME: Duration = Duration::from_secs(60);
+/// With traffic throughout.
+const BUSY: u32 = 10_000;
+/// Installed before, idle, spread so that they end within the minute.
+const ENDING: u32 = 1_000_000;
+const ADDED_PER_SECOND: u32 = 100_000;
+/// Idle seconds of those.
+const ADDED_LIVE: u32 = 10;
+/// A gap that is looked into, nanoseconds.
+const SUSPICIOUS: u64 = 20_000;
+/// Records that one turn of the housekeeping closes at most, as in the gateway.
+const BUDGET: usize = 4096;
+
+/// The soak.
+pub fn bench(stand: &mut Stand) -> Result<()> {
+    let table = SessionTable::new(TableConfig {
+        capacity: BUSY + ENDING + (ADDED_LIVE + 4) * ADDED_PER_SECOND,
+        timeouts: Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 },
+        readers: 2,
+        hugepages: stand.hugepages,
+        hash_secret: [11, 13],
+    })?;
+    for n in 0..BUSY + ENDING {
+        let idle = if n < BUSY { 3600 } else { 1 + n % 58 };
+        table.insert(&session(n, idle), Timestamp(0)).with_context(|| format!("session {n}"))?;
+    }
+    let pipeline = Pipeline::new(traffic::config(), table.clone(), 1, [5, 6])
+        .map_err(|errors| anyhow::anyhow!("configuration: {errors:?}"))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let origin = dpdk::tsc();
+    let polling = {
+        let worker = pipeline.worker(0).context("worker 0")?;
+        let lcore = stand.eal.worker_lcores().first().copied().context("a worker lcore")?;
+        let (pool, hz, stop) = (stand.pool.clone(), dpdk::tsc_hz(&stand.eal), stop.clone());
+        stand.eal.launch(lcore, move || poll(worker, &pool, origin, hz, &stop))?
+    };
+    let (added, closed) = keep_house(&table, &pipeline, origin, dpdk::tsc_hz(&stand.eal))?;
+    stop.store(true, Ordering::Relaxed);
+    let polled = polling.join()??;
+    let sent = pipeline.snapshot().ports.first().map_or(0, |port| port.tx_packets);
+    ensure!(sent >= polled.packets, "{sent} of {} packets left", polled.packets);
+    let seconds = TIME.as_secs_f64();
+    let conditions = format!(
+        "{ENDING} sessions ending within 60 s, {ADDED_PER_SECOND}/s added, {BUSY} with traffic, in process; time in which \
+         the worker's core was somebody else's is taken off"
+    );
+    let micros = |nanos: u64| vec![nanos as f64 / 1e3];
+    let report = &mut stand.report;
+    report.add("soak.longest_pause_us", "us", micros(polled.gaps.max()), conditions.clone());
+    report.add(
+        "soak.pause_p99_9999_us",
+        "us",
+        micros(polled.gaps.value_at_quantile(0.999_999)),
+        conditions.clone(),
+    );
+    report.add("soak.mpps", "Mpps", vec![polled.packets as f64 / seconds / 1e6], conditions.clone());
+    report.add("soak.added_per_second", "1/s", vec![added as f64 / seconds], conditions.clone());
+    report.add("soak.closed", "sessions", vec![closed as f64], conditions);
+    Ok(())
+}
+
+fn session(n: u32, idle: u32) -> SessionSpec {
+    SessionSpec { idle_timeout: Some(idle), ..traffic::session(n) }
+}
+
+/// Adds, ages, and reads statistics, as the control side does; how many were added, and how many have closed.
+fn keep_house(table: &SessionTable, pipeline: &Pipeline, origin: u64, hz: u64) -> Result<(u64, u64)> {
+    let (mut added, mut closed, mut looked) = (0_u32, 0_u64, 0);
+    loop {
+        let elapsed = crate::hotpath::nanos(dpdk::tsc() - origin, hz);
+        let now = Timestamp::from_nanos(elapsed);
+        if elapsed >= TIME.as_nanos() as u64 {
+            return Ok((added.into(), closed));
+        }
+        let due = (elapsed as f64 / 1e9 * f64::from(ADDED_PER_SECOND)) as u32;
+        while added < due {
+            let n = BUSY + ENDING + added;
+            table.insert(&session(n, ADDED_LIVE), now).with_context(|| format!("session {n}"))?;
+            added += 1;
+        }
+        while table.maintain(now, BUDGET, &mut |_| closed += 1).more {}
+        if elapsed - looked > 1_000_000_000 {
+            looked = elapsed;
+            std::hint::black_box((pipeline.snapshot(), table.stats()));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+struct Polled {
+    packets: u64,
+    /// Nanoseconds from poll to poll.
+    gaps: Histogram<u64>,
+}
+
+fn poll(
+    mut worker: Worker<Frame>,
+    pool: &Mempool,
+    origin: u64,
+    hz: u64,
+    stop: &AtomicBool,
+) -> Result<Polled> {
+    let frames: Vec<_> = (0..BUSY).map(traffic::frame).collect();
+    let mut io = Sink(pool.clone());
+    let mut burst: Burst<Frame> = ArrayVec::new();
+    let to_frame = |bytes: &[u8]| {
+        Ok::<_, anyhow::Error>(Frame::new(Mbuf::from_slice(pool, bytes).context("the pool is empty")?, ()))
+    };
+    burst.push(to_frame(&traffic::hello())?);
+    worker.process(traffic::UPLINK, &mut burst, 0, &mut io);
+    let mut polled = Polled { packets: 0, gaps: Histogram::new_with_bounds(1, 60_000_000_000, 3)? };
+    let (mut next, mut waited, mut last) = (0, waited(), dpdk::tsc());
+    while !stop.load(Ordering::Relaxed) {
+        while !burst.is_full() {
+            burst.push(to_frame(&frames[next])?);
+            next = (next + 1) % frames.len();
+        }
+        let now = crate::hotpath::nanos(dpdk::tsc() - origin, hz);
+        worker.process(traffic::UPLINK, &mut burst, now, &mut io);
+        polled.packets += BURST as u64;
+        let end = dpdk::tsc();
+        let mut gap = crate::hotpath::nanos(end - last, hz);
+        last = end;
+        if gap > SUSPICIOUS {
+            let before = std::mem::replace(&mut waited, self::waited());
+            gap = gap.saturating_sub(waited - before);
+            last = dpdk::tsc();
+        }
+        polled.gaps.saturating_record(gap);
+    }
+    Ok(polled)
+}
+
+/// Nanoseconds that this thread could have run and had no core.
+fn waited() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// A port that takes everything.
+struct Sink(Mempool);
+
+impl Io<Frame> for Sink {
+    fn transmit(&mut self, _port: PortIndex, packets: &mut Burst<Frame>) {
+        packets.clear();
+    }
+
+    fn allocate(&mut self) -> Option<Frame> {
+        self.0.alloc().map(|mbuf| Frame::new(mbuf, ()))
+    }
+
+    fn duplicate(&mut self, packet: &Frame) -> Option<Frame> {
+        Mbuf::copy_from(&self.0, packet.mbuf()).map(|mbuf| Frame::new(mbuf, ()))
+    }
+}
