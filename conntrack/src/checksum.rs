@@ -6,6 +6,8 @@
 ///
 /// One's complement has two zeros. Here "no difference" is always 0, never 0xffff, so that a rewrite that changes nothing
 /// leaves every checksum bit for bit, and one that changes something never makes the zero that a sender would not.
+///
+/// Words are read as the machine reads them, without swapping bytes: the sum does not depend on it (RFC 1071 section 2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChecksumDelta(pub u16);
 
@@ -13,8 +15,8 @@ impl ChecksumDelta {
     /// The difference made by writing `new` over `old`. Both start at an even offset of what is summed, and are of the
     /// same even length (a last odd byte counts as if a zero followed).
     pub fn replace(old: &[u8], new: &[u8]) -> Self {
-        let old = Self(fold(old.chunks(2).map(|word| u32::from(!be_word(word))).sum()));
-        let new = Self(fold(new.chunks(2).map(|word| u32::from(be_word(word))).sum()));
+        let old = Self(fold(old.chunks(2).map(|word| u32::from(!ne_word(word))).sum()));
+        let new = Self(fold(new.chunks(2).map(|word| u32::from(ne_word(word))).sum()));
         old.and(new)
     }
 
@@ -31,25 +33,28 @@ impl ChecksumDelta {
         if self.0 == 0 { self } else { Self(!self.0) }
     }
 
-    /// A checksum field (its two bytes read as big-endian) after the rewrite.
-    #[inline]
-    pub const fn apply(self, checksum: u16) -> u16 {
-        !fold(!checksum as u32 + self.0 as u32)
+    /// A checksum field after the rewrite.
+    #[inline(always)]
+    pub const fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
+        let (sum, carry) = (!u16::from_ne_bytes(checksum)).overflowing_add(self.0);
+        // No second carry: after one, the sum is at most 0xfffe.
+        (!sum.wrapping_add(carry as u16)).to_ne_bytes()
     }
 
     /// The same for UDP (RFC 768): 0 means that the sender computed none and stays 0; a sum that comes out as 0 is sent
     /// as 0xffff.
-    #[inline]
-    pub const fn apply_udp(self, checksum: u16) -> u16 {
-        if checksum == 0 {
-            return 0;
+    #[inline(always)]
+    pub const fn apply_udp(self, checksum: [u8; 2]) -> [u8; 2] {
+        if u16::from_ne_bytes(checksum) == 0 {
+            return checksum;
         }
-        match self.apply(checksum) {
-            0 => 0xffff,
-            sum => sum,
-        }
+        let sum = self.apply(checksum);
+        if u16::from_ne_bytes(sum) == 0 { [0xff; 2] } else { sum }
     }
 }
+
+/// The difference made by a TTL one less, the upper byte of its word: ~m + m' (RFC 1624).
+pub const TTL_STEP: ChecksumDelta = ChecksumDelta(u16::from_ne_bytes([0xfe, 0xff]));
 
 /// The checksum of `parts` one after the other, each of even length but the last (RFC 1071): what belongs in a zeroed
 /// checksum field, as big-endian value. Over data with its checksum in place it is 0 if that is right.
@@ -71,6 +76,14 @@ pub fn checksum(parts: &[&[u8]]) -> u16 {
 const fn fold(sum: u32) -> u16 {
     let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+fn ne_word(bytes: &[u8]) -> u16 {
+    match *bytes {
+        [first, second, ..] => u16::from_ne_bytes([first, second]),
+        [first] => u16::from_ne_bytes([first, 0]),
+        [] => 0,
+    }
 }
 
 fn be_word(bytes: &[u8]) -> u16 {
@@ -112,41 +125,45 @@ mod tests {
     fn rfc1624_examples() {
         // RFC 1624 section 4: HC = 0xdd2f, m = 0x5555, m' = 0x3285, HC' must be 0x0000.
         let delta = ChecksumDelta::replace(&[0x55, 0x55], &[0x32, 0x85]);
-        assert_eq!(delta.apply(0xdd2f), 0x0000);
-        assert_eq!(delta.apply_udp(0xdd2f), 0xffff);
-        assert_eq!(delta.apply_udp(0), 0);
+        assert_eq!(delta.apply([0xdd, 0x2f]), [0, 0]);
+        assert_eq!(delta.apply_udp([0xdd, 0x2f]), [0xff, 0xff]);
+        assert_eq!(delta.apply_udp([0, 0]), [0, 0]);
+        assert_eq!(TTL_STEP, ChecksumDelta::replace(&[64, 17], &[63, 17]));
     }
 
     #[test]
     fn incremental_equals_full_recomputation() {
+        let apply = |delta: ChecksumDelta, sum: u16| u16::from_be_bytes(delta.apply(sum.to_be_bytes()));
+        let apply_udp =
+            |delta: ChecksumDelta, sum: u16| u16::from_be_bytes(delta.apply_udp(sum.to_be_bytes()));
         check!().with_type::<([u8; 12], [u8; 12], Vec<u8>, u16)>().for_each(|(old, new, rest, error)| {
             let delta = ChecksumDelta::replace(old, new);
             let right = rfc1071(&[&old[..], rest].concat());
             let after = rfc1071(&[&new[..], rest].concat());
             // All-zero data is the one case with a checksum of 0xffff; no packet with an IP header is.
             if right != 0xffff && after != 0xffff {
-                assert_eq!(delta.apply(right), after);
+                assert_eq!(apply(delta, right), after);
             }
             // Neither repaired nor broken: wrong by the same amount, modulo 0xffff.
             let wrong = right ^ error;
             let off = |have: u16, should: u16| (i32::from(have) - i32::from(should)).rem_euclid(0xffff);
-            assert_eq!(off(delta.apply(wrong), after), off(wrong, right));
+            assert_eq!(off(apply(delta, wrong), after), off(wrong, right));
             if wrong != 0 {
-                assert_eq!(off(delta.apply_udp(wrong), after), off(wrong, right));
-                assert_ne!(delta.apply_udp(wrong), 0);
+                assert_eq!(off(apply_udp(delta, wrong), after), off(wrong, right));
+                assert_ne!(apply_udp(delta, wrong), 0);
             }
         });
     }
 
     #[test]
     fn there_and_back() {
-        check!().with_type::<([u8; 12], [u8; 12], u16)>().for_each(|(old, new, checksum)| {
+        check!().with_type::<([u8; 12], [u8; 12], [u8; 2])>().for_each(|(old, new, checksum)| {
             let there = ChecksumDelta::replace(old, new);
             let back = ChecksumDelta::replace(new, old);
             assert_eq!(back, there.inverse());
             assert_eq!(there.and(back), ChecksumDelta::default());
             let restored = back.apply(there.apply(*checksum));
-            assert!(restored == *checksum || (*checksum == 0xffff && restored == 0));
+            assert!(restored == *checksum || (*checksum == [0xff; 2] && restored == [0; 2]));
             assert_eq!(back.apply_udp(there.apply_udp(*checksum)), *checksum);
             assert_eq!(ChecksumDelta::replace(old, old).apply(*checksum), *checksum);
         });

@@ -55,6 +55,16 @@ impl FlowKeyV4 {
     }
 }
 
+impl FlowKeyV4 {
+    /// The key of a packet that arrived on `lif`: its two addresses and its two ports as they stand in it.
+    #[inline(always)]
+    pub const fn from_wire(lif: LifIndex, protocol: u8, addresses: [u8; 8], ports: [u8; 4]) -> Self {
+        let lif = u16::from_le_bytes(lif.0.to_ne_bytes()) as u64;
+        let rest = u32::from_le_bytes(ports) as u64 | lif << 32 | (protocol as u64) << 48;
+        zerocopy::transmute!([addresses, rest.to_le_bytes()])
+    }
+}
+
 impl FlowKeyV6 {
     /// The key of packets that arrive on `lif`.
     #[inline]

@@ -1,9 +1,9 @@
 //! From a session as requested to its two flows: validation, keys and rewrites.
 
 use crate::LifIndex;
-use crate::checksum::ChecksumDelta;
+use crate::checksum::{ChecksumDelta, TTL_STEP};
 use crate::key::{FlowKeyV4, FlowKeyV6};
-use crate::rewrite::{Rewrite, RewriteFlags};
+use crate::rewrite::{Macs, Rewrite, RewriteFlags};
 use crate::session::{Action, L2, MacPair, RateLimit, SessionSpec, Tuple};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -167,14 +167,13 @@ fn rewrite<A: Address>(
         destination: after.destination,
         source_port: after.source_port.to_be_bytes(),
         destination_port: after.destination_port.to_be_bytes(),
-        l3_delta: l3,
+        l3_delta: if spec.l2.is_some() { l3.and(TTL_STEP) } else { l3 },
         l4_delta: match spec.protocol {
             protocol::TCP | protocol::UDP | protocol::ICMPV6 => l3.and(ports),
             protocol::ICMP => ports,
             _ => ChecksumDelta::default(),
         },
-        destination_mac: macs.destination,
-        source_mac: macs.source,
+        macs: Macs::new(macs.destination, macs.source),
         out_lif,
         flags: RewriteFlags(flags),
     }

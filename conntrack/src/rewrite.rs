@@ -2,6 +2,7 @@
 
 use crate::LifIndex;
 use crate::checksum::ChecksumDelta;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// What to do with a packet, beside the new values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,10 +26,45 @@ impl RewriteFlags {
     /// The session has a rate limit, a hard timeout, or both.
     pub const POLICED: u16 = 1 << 7;
 
+    /// What keeps a packet from just being rewritten and sent on.
+    pub const SPECIAL: u16 = Self::DROP | Self::MIRROR | Self::SNOOP | Self::DEAD | Self::POLICED;
+
     /// Whether any of `mask` is set.
     #[inline]
     pub const fn any(self, mask: u16) -> bool {
         self.0 & mask != 0
+    }
+}
+
+/// Destination and source MAC, the first twelve bytes of a frame, in the words they are kept and written in.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+)]
+#[repr(C)]
+pub struct Macs {
+    first: [u8; 8],
+    last: [u8; 4],
+}
+
+impl Macs {
+    /// Of two MACs.
+    pub const fn new(destination: [u8; 6], source: [u8; 6]) -> Self {
+        zerocopy::transmute!([destination, source])
+    }
+
+    /// Destination and source.
+    pub const fn split(self) -> [[u8; 6]; 2] {
+        zerocopy::transmute!(self)
+    }
+
+    #[inline(always)]
+    pub(crate) fn words(self) -> (u64, u32) {
+        (u64::from_ne_bytes(self.first), u32::from_ne_bytes(self.last))
+    }
+
+    #[inline(always)]
+    pub(crate) fn from_words(first: u64, last: u32) -> Self {
+        Self { first: first.to_ne_bytes(), last: last.to_ne_bytes() }
     }
 }
 
@@ -43,15 +79,13 @@ pub struct Rewrite<A> {
     pub source_port: [u8; 2],
     /// New destination port, or ICMP identifier of a reply; big-endian.
     pub destination_port: [u8; 2],
-    /// For the IPv4 header checksum: addresses only, TTL not included.
+    /// For the IPv4 header checksum: addresses, and the TTL's step if [`RewriteFlags::ROUTED`].
     pub l3_delta: ChecksumDelta,
     /// For the TCP or UDP checksum (pseudo header's addresses and the ports), the ICMP checksum (the identifier) or the
     /// ICMPv6 checksum (both).
     pub l4_delta: ChecksumDelta,
-    /// New destination MAC, if [`RewriteFlags::ROUTED`].
-    pub destination_mac: [u8; 6],
-    /// New source MAC, if [`RewriteFlags::ROUTED`].
-    pub source_mac: [u8; 6],
+    /// New destination and source MAC, as in the Ethernet header, if [`RewriteFlags::ROUTED`].
+    pub macs: Macs,
     /// The LIF to leave on.
     pub out_lif: LifIndex,
     /// What to do.

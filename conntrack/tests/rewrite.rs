@@ -4,7 +4,7 @@
 mod common;
 use bolero::{TypeGenerator, check};
 use common::*;
-use conntrack::checksum::checksum;
+use conntrack::checksum::{TTL_STEP, checksum};
 use conntrack::*;
 use std::net::IpAddr;
 
@@ -121,11 +121,11 @@ impl Packet {
             source_port: rewrite.source_port,
             destination_port: rewrite.destination_port,
             rest: self.rest.clone(),
-            header_sum: rewrite.l3_delta.apply(self.header_sum),
-            sum: match protocol {
-                17 => rewrite.l4_delta.apply_udp(self.sum),
-                _ => rewrite.l4_delta.apply(self.sum),
-            },
+            header_sum: u16::from_be_bytes(addresses(rewrite).apply(self.header_sum.to_be_bytes())),
+            sum: u16::from_be_bytes(match protocol {
+                17 => rewrite.l4_delta.apply_udp(self.sum.to_be_bytes()),
+                _ => rewrite.l4_delta.apply(self.sum.to_be_bytes()),
+            }),
         }
     }
 
@@ -139,6 +139,12 @@ impl Packet {
             ..self.clone()
         }
     }
+}
+
+/// The difference to the header checksum without the TTL's, which is 99 here throughout.
+fn addresses<A>(rewrite: &Rewrite<A>) -> ChecksumDelta {
+    let routed = rewrite.flags.any(RewriteFlags::ROUTED);
+    if routed { rewrite.l3_delta.and(TTL_STEP.inverse()) } else { rewrite.l3_delta }
 }
 
 /// How far a checksum is off, in one's complement.
@@ -167,7 +173,7 @@ fn packets_are_translated_there_and_back() {
                 let mut flows = [None; 2];
                 burst.$lookup(&$keys, Timestamp(0), &mut flows);
                 let [forward, reverse] = flows.map(|flow| flow.unwrap().rewrite());
-                assert_eq!(forward.l3_delta.inverse(), reverse.l3_delta);
+                assert_eq!(addresses(&forward).inverse(), addresses(&reverse));
                 assert_eq!(forward.l4_delta.inverse(), reverse.l4_delta);
                 let there = packet.write(&forward, protocol);
                 (there.clone(), there.answer().write(&reverse, protocol))

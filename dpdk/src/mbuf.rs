@@ -177,6 +177,13 @@ impl Mbuf {
     #[inline]
     #[must_use]
     pub fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
+        self.prepend_data(n)?.get_mut(..n)
+    }
+
+    /// As [`prepend`](Self::prepend), but returns all bytes of the first segment, the new ones included.
+    #[inline]
+    #[must_use]
+    pub fn prepend_data(&mut self, n: usize) -> Option<&mut [u8]> {
         if n > self.headroom() || !self.is_exclusive() {
             return None;
         }
@@ -186,7 +193,7 @@ impl Mbuf {
             (*mbuf).data_off -= n as u16;
             (*mbuf).data_len += n as u16;
             (*mbuf).pkt_len += n as u32;
-            Some(&mut segments::data_mut(mbuf)[..n])
+            Some(segments::data_mut(mbuf))
         }
     }
 

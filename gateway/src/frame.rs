@@ -51,8 +51,7 @@ impl<T> Packet for Frame<T> {
 
     #[inline]
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
-        self.mbuf.prepend(n)?;
-        self.mbuf.data_mut()
+        self.mbuf.prepend_data(n)
     }
 
     #[inline]

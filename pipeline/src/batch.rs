@@ -38,9 +38,9 @@ pub enum Next {
 #[repr(u8)]
 pub enum DropReason {
     /// Its port, tag or VNI belongs to no LIF.
+    #[default]
     UnknownLif,
     /// A header is cut short, contradicts itself, or claims more than there is.
-    #[default]
     Malformed,
     /// An IPv4 header checksum, or that of an ICMP error of a session, is wrong.
     BadChecksum,
@@ -151,12 +151,16 @@ pub struct Meta {
     pub port: PortIndex,
     /// Of a TCP packet.
     pub tcp_flags: TcpFlags,
+    /// DSCP and ECN of the inner packet.
+    pub tos: u8,
     /// Of an ICMPv6 error: protocol of the quoted packet.
     pub quoted_protocol: u8,
     /// Bytes of Ethernet header and tag before the outer IP header.
     pub l2: u8,
     /// Offset of what follows the inner IP header.
     pub l4: u16,
+    /// Outer UDP source port for the flow; 0 where the flow is not known.
+    pub outer_port: u16,
     /// Of an ICMP error: offset of what follows the quoted IP header.
     pub quoted_l4: u16,
     /// Bytes of the tenant's frame.

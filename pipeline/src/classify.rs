@@ -9,11 +9,12 @@ use crate::packet::{BURST, Packet};
 use crate::related;
 use crate::wire::ethernet::{self, ethertype};
 use crate::wire::{
-    Ethernet, Icmp, Ipv4, Ipv6, Tcp, Udp, icmp, icmpv6, ipv4, ipv6, protocol, tcp, udp, view_at,
+    Ethernet, Icmp, Ipv4, Ipv6, Tcp, Udp, icmp, icmpv6, ipv4, ipv6, protocol, tcp, udp, view, view_at,
 };
 use arrayvec::ArrayVec;
 use conntrack::checksum::checksum;
 use conntrack::{FlowKeyV4, FlowKeyV6, TcpFlags};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 /// The keys of a burst, and whose they are.
 #[derive(Debug, Default)]
@@ -63,7 +64,7 @@ const NEW: Verdict = Verdict::Trap(TrapClass::New);
 const ARP_ND: Verdict = Verdict::Trap(TrapClass::ArpNd);
 
 /// Takes the packets marked classify.
-#[inline]
+#[inline(never)]
 pub fn run<P: Packet>(packets: &[P], metas: &mut Metas, keys: &mut Keys) {
     keys.clear();
     for ((index, packet), meta) in (0u8..).zip(packets).zip(metas) {
@@ -92,10 +93,18 @@ pub(crate) fn short(head: &[u8], meta: &Meta) -> Verdict {
     if (head.len() as u32) < meta.frame_len { EXCEPTION } else { MALFORMED }
 }
 
+/// The first bytes of a frame with an IPv4 packet.
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct FrameV4 {
+    _ethernet: Ethernet,
+    ip: Ipv4,
+}
+
 #[inline(always)]
 fn classify_v4(head: &[u8], meta: &mut Meta, keys: &mut Keys, index: u8) -> Result<(), Verdict> {
     const L3: usize = ethernet::LEN;
-    let Some(ip) = view_at::<Ipv4>(head, L3) else { return Err(short(head, meta)) };
+    let Ok((FrameV4 { ip, .. }, l4)) = FrameV4::ref_from_prefix(head) else { return Err(short(head, meta)) };
     let total_len = usize::from(ip.total_len.get());
     if ip.version_ihl != 0x45 || ip.is_fragment() {
         return Err(unusual_v4(head, ip, meta));
@@ -103,18 +112,19 @@ fn classify_v4(head: &[u8], meta: &mut Meta, keys: &mut Keys, index: u8) -> Resu
     if total_len < ipv4::LEN || L3 + total_len > meta.frame_len as usize {
         return Err(MALFORMED);
     }
-    if ip.sum() != 0xffff {
+    if !ip.has_right_checksum() {
         return Err(Verdict::Drop(DropReason::BadChecksum));
     }
     if is_martian_v4(ip.source, ip.destination) {
         return Err(MARTIAN);
     }
     meta.ip_len = total_len as u32;
+    meta.tos = ip.tos;
     meta.l4 = (L3 + ipv4::LEN) as u16;
     let l4_len = total_len - ipv4::LEN;
-    let (source_port, destination_port) = match ip.protocol {
-        protocol::TCP => tcp_ports(head, meta, l4_len)?,
-        protocol::UDP => udp_ports(head, meta, l4_len)?,
+    let ports = match ip.protocol {
+        protocol::TCP => tcp_ports(head, l4, meta, l4_len)?,
+        protocol::UDP => udp_ports(head, l4, meta, l4_len)?,
         protocol::ICMP => {
             let Some(icmp) = icmp_header(head, meta, l4_len)? else { return Err(MALFORMED) };
             match icmp.kind {
@@ -129,12 +139,10 @@ fn classify_v4(head: &[u8], meta: &mut Meta, keys: &mut Keys, index: u8) -> Resu
         }
         _ => {
             meta.kind = Kind::Other;
-            (0, 0)
+            [0; 4]
         }
     };
-    let (source, destination) = (ip.source.into(), ip.destination.into());
-    let key = FlowKeyV4::new(meta.in_lif, ip.protocol, source, source_port, destination, destination_port);
-    keys.push_v4(index, key);
+    keys.push_v4(index, FlowKeyV4::from_wire(meta.in_lif, ip.protocol, ip.addresses(), ports));
     Ok(())
 }
 
@@ -167,6 +175,7 @@ fn classify_v6(head: &[u8], meta: &mut Meta, keys: &mut Keys, index: u8) -> Resu
         return Err(MARTIAN);
     }
     meta.ip_len = ip_len as u32;
+    meta.tos = ip.traffic_class();
     let (upper, l4) = match extension::walk(head, ip.next_header, L3 + ipv6::LEN, L3 + ip_len) {
         Walk::Upper(upper, l4) => (upper, l4),
         Walk::Malformed => return Err(short(head, meta)),
@@ -174,9 +183,10 @@ fn classify_v6(head: &[u8], meta: &mut Meta, keys: &mut Keys, index: u8) -> Resu
     };
     meta.l4 = l4 as u16;
     let l4_len = L3 + ip_len - l4;
-    let (source_port, destination_port) = match upper {
-        protocol::TCP => tcp_ports(head, meta, l4_len)?,
-        protocol::UDP => udp_ports(head, meta, l4_len)?,
+    let rest = head.get(l4..).unwrap_or_default();
+    let [a, b, c, d] = match upper {
+        protocol::TCP => tcp_ports(head, rest, meta, l4_len)?,
+        protocol::UDP => udp_ports(head, rest, meta, l4_len)?,
         protocol::ICMPV6 => {
             let kind = match view_at::<[u8; 4]>(head, l4) {
                 Some([kind, ..]) if l4_len >= 4 => *kind,
@@ -198,10 +208,11 @@ fn classify_v6(head: &[u8], meta: &mut Meta, keys: &mut Keys, index: u8) -> Resu
         }
         _ => {
             meta.kind = Kind::Other;
-            (0, 0)
+            [0; 4]
         }
     };
     let (source, destination) = (ip.source.into(), ip.destination.into());
+    let (source_port, destination_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
     let key = FlowKeyV6::new(meta.in_lif, upper, source, source_port, destination, destination_port);
     keys.push_v6(index, key);
     Ok(())
@@ -217,11 +228,11 @@ fn is_nd(kind: u8) -> bool {
 }
 
 #[inline(always)]
-fn tcp_ports(head: &[u8], meta: &mut Meta, l4_len: usize) -> Result<(u16, u16), Verdict> {
+fn tcp_ports(head: &[u8], l4: &[u8], meta: &mut Meta, l4_len: usize) -> Result<[u8; 4], Verdict> {
     if l4_len < tcp::LEN {
         return Err(MALFORMED);
     }
-    let Some(tcp) = view_at::<Tcp>(head, usize::from(meta.l4)) else { return Err(short(head, meta)) };
+    let Some(tcp) = view::<Tcp>(l4) else { return Err(short(head, meta)) };
     let flags = TcpFlags(tcp.flags);
     let header_len = tcp.header_len();
     if header_len < tcp::LEN || header_len > l4_len || flags.is_invalid() {
@@ -229,21 +240,21 @@ fn tcp_ports(head: &[u8], meta: &mut Meta, l4_len: usize) -> Result<(u16, u16), 
     }
     meta.kind = Kind::Tcp;
     meta.tcp_flags = flags;
-    Ok((u16::from_be_bytes(tcp.source_port), u16::from_be_bytes(tcp.destination_port)))
+    Ok(first_word(l4))
 }
 
 #[inline(always)]
-fn udp_ports(head: &[u8], meta: &mut Meta, l4_len: usize) -> Result<(u16, u16), Verdict> {
+fn udp_ports(head: &[u8], l4: &[u8], meta: &mut Meta, l4_len: usize) -> Result<[u8; 4], Verdict> {
     if l4_len < udp::LEN {
         return Err(MALFORMED);
     }
-    let Some(udp) = view_at::<Udp>(head, usize::from(meta.l4)) else { return Err(short(head, meta)) };
+    let Some(udp) = view::<Udp>(l4) else { return Err(short(head, meta)) };
     let len = usize::from(udp.len.get());
     if len < udp::LEN || len > l4_len {
         return Err(MALFORMED);
     }
     meta.kind = Kind::Udp;
-    Ok((u16::from_be_bytes(udp.source_port), u16::from_be_bytes(udp.destination_port)))
+    Ok(first_word(l4))
 }
 
 /// The ICMP header, if the packet is long enough for one.
@@ -257,22 +268,33 @@ fn icmp_header<'h>(head: &'h [u8], meta: &Meta, l4_len: usize) -> Result<Option<
     }
 }
 
-fn query(meta: &mut Meta, icmp: &Icmp, kind: Kind) -> (u16, u16) {
+fn query(meta: &mut Meta, icmp: &Icmp, kind: Kind) -> [u8; 4] {
     meta.kind = kind;
-    let identifier = u16::from_be_bytes(icmp.identifier);
-    if kind == Kind::Request { (identifier, 0) } else { (0, identifier) }
+    if kind == Kind::Request { both(icmp.identifier, [0; 2]) } else { both([0; 2], icmp.identifier) }
+}
+
+/// Both ports of TCP and UDP, which begin with them.
+#[inline(always)]
+fn first_word(l4: &[u8]) -> [u8; 4] {
+    l4.first_chunk().copied().unwrap_or_default()
+}
+
+/// Source and destination port, as they stand in a packet.
+fn both([a, b]: [u8; 2], [c, d]: [u8; 2]) -> [u8; 4] {
+    [a, b, c, d]
 }
 
 /// Addresses that no packet on a wire may have (RFC 1122 section 3.2.1.3): loopback either way, multicast or broadcast as
 /// source, and both the same (the land attack).
-#[inline]
+#[inline(always)]
 fn is_martian_v4(source: [u8; 4], destination: [u8; 4]) -> bool {
-    let [first, ..] = source;
-    first == 127
-        || first & 0xf0 == 0xe0
-        || source == [255; 4]
-        || destination[0] == 127
-        || source == destination
+    let first = source[0];
+    // One branch for all.
+    (first == 127)
+        | (first & 0xf0 == 0xe0)
+        | (source == [255; 4])
+        | (destination[0] == 127)
+        | (source == destination)
 }
 
 #[inline]

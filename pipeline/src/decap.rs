@@ -5,7 +5,7 @@
 //! behind the inner source MAC.
 
 use crate::batch::{DropReason, Meta, Metas, Next};
-use crate::counters::Other;
+use crate::counters::{Other, Run};
 use crate::ecn;
 use crate::neighbors::{Address, Link};
 use crate::packet::Packet;
@@ -16,26 +16,33 @@ use crate::worker::Context;
 use conntrack::LifIndex;
 
 /// Takes the packets marked untag and underlay.
-#[inline]
+#[inline(never)]
 pub fn run<P: Packet>(cx: &Context<'_>, packets: &mut [P], metas: &mut Metas) {
+    let mut received = Run::default();
     for (packet, meta) in packets.iter_mut().zip(metas) {
         match meta.next {
-            Next::Untag => untag(cx, packet, meta),
+            Next::Untag => untag(packet, meta),
             Next::Underlay => match &cx.shared.underlay {
                 Some(tunnel) => open(cx, tunnel, packet, meta),
                 None => meta.drop(DropReason::UnknownLif),
             },
-            _ => {}
+            _ => continue,
+        }
+        if meta.next == Next::Classify
+            && let Some(run) = received.add(meta.in_lif, meta.frame_len)
+        {
+            cx.counters.lif_rx(run);
         }
     }
+    cx.counters.lif_rx(received);
 }
 
 #[inline]
-fn untag(cx: &Context<'_>, packet: &mut impl Packet, meta: &mut Meta) {
+fn untag(packet: &mut impl Packet, meta: &mut Meta) {
     if usize::from(meta.l2) > ethernet::LEN && !pop_tag(packet) {
         return meta.drop(DropReason::Malformed);
     }
-    arrived(cx, meta.in_lif, packet, meta);
+    arrived(packet, meta);
 }
 
 /// Moves the MACs over the tag.
@@ -60,7 +67,7 @@ fn open(cx: &Context<'_>, tunnel: &Tunnel, packet: &mut impl Packet, meta: &mut 
             }
             learn(cx, lif, packet.head(), source, mac);
             meta.in_lif = lif;
-            arrived(cx, lif, packet, meta);
+            arrived(packet, meta);
         }
     }
 }
@@ -84,10 +91,9 @@ pub(crate) fn strip(
 }
 
 #[inline]
-fn arrived(cx: &Context<'_>, lif: LifIndex, packet: &impl Packet, meta: &mut Meta) {
+fn arrived(packet: &impl Packet, meta: &mut Meta) {
     meta.frame_len = packet.total_len() as u32;
     meta.next = Next::Classify;
-    cx.counters.lif_rx(lif, meta.frame_len);
 }
 
 #[inline]

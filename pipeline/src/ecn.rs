@@ -37,7 +37,7 @@ pub fn decapsulate(frame: &mut [u8], outer: u8) -> bool {
             if tos != ip.tos && ip.version() == 4 {
                 let delta = ChecksumDelta::replace(&[ip.version_ihl, ip.tos], &[ip.version_ihl, tos]);
                 ip.tos = tos;
-                ip.checksum = U16::new(delta.apply(ip.checksum.get()));
+                ip.checksum = U16::from_bytes(delta.apply(ip.checksum.to_bytes()));
             }
             true
         }

@@ -8,7 +8,7 @@ use crate::packet::{Burst, Io, Packet};
 use crate::worker::{Context, Due};
 
 /// Empties the burst.
-#[inline]
+#[inline(never)]
 pub fn run<P: Packet>(
     cx: &Context<'_>,
     packets: &mut Burst<P>,

@@ -3,50 +3,92 @@
 //! Makes of a frame what its out LIF wants: nothing, a tag, or a tunnel packet to the VTEP behind the destination MAC; frames
 //! for everybody, or for nobody known, are replicated to all the LIF's VTEPs, the original to the last of them.
 
+use crate::PortIndex;
+use crate::adjacency::Adjacencies;
 use crate::batch::{DropReason, Meta, Metas, Next};
 use crate::config::Encapsulation;
-use crate::counters::Other;
+use crate::counters::{Other, Run};
 use crate::egress::Out;
+use crate::fdb;
 use crate::lif::Entry;
-use crate::neighbors::NeighborIndex;
 use crate::packet::{Io, Packet};
-use crate::tunnel::{Remote, Tunnel, entropy, inner_tos};
+use crate::tunnel::{Inner, Outer, Tunnel};
 use crate::wire::ethernet::{TAG_LEN, ethertype, is_group};
 use crate::wire::{Ethernet, view};
 use crate::worker::Context;
 
 /// Takes the packets marked encap.
-#[inline]
+#[inline(never)]
 pub fn run<P: Packet>(
     cx: &Context<'_>,
+    adjacencies: &mut Adjacencies,
     packets: &mut [P],
     metas: &mut Metas,
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
+    let validity = cx.validity();
+    let mut sent = Run::default();
     for (packet, meta) in packets.iter_mut().zip(metas) {
         if meta.next != Next::Encap {
             continue;
         }
-        let Some(lif) = cx.shared.lifs.get(meta.out_lif) else {
-            meta.drop(DropReason::UnknownLif);
-            continue;
-        };
-        let done = match lif.encapsulation {
-            Encapsulation::Untagged => Ok(()),
-            Encapsulation::Vlan(vlan) => push_tag(packet, vlan),
-            Encapsulation::Vxlan(vni) => match &cx.shared.underlay {
-                Some(tunnel) => tunnel_to(cx, tunnel, lif, vni, packet, meta, out),
-                None => Err(DropReason::UnknownLif),
-            },
+        let done = match adjacent(adjacencies, validity, packet, meta) {
+            Some((outer, inner)) => {
+                outer.put(packet, inner).then_some(outer.port).ok_or(DropReason::NoHeadroom)
+            }
+            None => leave(cx, adjacencies, validity, packet, meta, out),
         };
         match done {
-            Ok(()) => {
-                cx.counters.lif_tx(meta.out_lif, meta.frame_len);
-                meta.send(lif.port);
+            Ok(port) => {
+                if let Some(run) = sent.add(meta.out_lif, meta.frame_len) {
+                    cx.counters.lif_tx(run);
+                }
+                meta.send(port);
             }
             Err(reason) => meta.drop(reason),
         }
     }
+    cx.counters.lif_tx(sent);
+}
+
+/// The headers of a flow's packet, if they are known already.
+#[inline(always)]
+fn adjacent<'a>(
+    adjacencies: &'a Adjacencies,
+    validity: u64,
+    packet: &impl Packet,
+    meta: &Meta,
+) -> Option<(&'a Outer, Inner)> {
+    let start = *view::<[u8; 8]>(packet.head())?;
+    let outer = adjacencies.get(fdb::key_of(meta.out_lif, start), validity)?;
+    (meta.outer_port != 0).then_some((outer, Inner { tos: meta.tos, source_port: meta.outer_port }))
+}
+
+/// All others; the port to send on.
+#[inline(never)]
+fn leave<P: Packet>(
+    cx: &Context<'_>,
+    adjacencies: &mut Adjacencies,
+    validity: u64,
+    packet: &mut P,
+    meta: &Meta,
+    out: &mut Out<'_, P, impl Io<P>>,
+) -> Result<PortIndex, DropReason> {
+    let lif = cx.shared.lifs.get(meta.out_lif).ok_or(DropReason::UnknownLif)?;
+    match lif.encapsulation {
+        Encapsulation::Untagged => {}
+        Encapsulation::Vlan(vlan) => push_tag(packet, vlan)?,
+        Encapsulation::Vxlan(vni) => {
+            let tunnel = cx.shared.underlay.as_ref().ok_or(DropReason::UnknownLif)?;
+            let inner = Inner::of(packet.head());
+            let network = Network { cx, tunnel, lif, vni };
+            let outer = network.resolve(adjacencies, validity, packet, meta, inner, out)?;
+            if !outer.put(packet, inner) {
+                return Err(DropReason::NoHeadroom);
+            }
+        }
+    }
+    Ok(lif.port)
 }
 
 #[inline]
@@ -62,89 +104,75 @@ fn push_tag(packet: &mut impl Packet, vlan: u16) -> Result<(), DropReason> {
     Ok(())
 }
 
-#[inline]
-fn tunnel_to<P: Packet>(
-    cx: &Context<'_>,
-    tunnel: &Tunnel,
-    lif: &Entry,
+/// The VXLAN network a packet leaves on.
+struct Network<'a, 'c> {
+    cx: &'a Context<'c>,
+    tunnel: &'a Tunnel,
+    lif: &'a Entry,
     vni: u32,
-    packet: &mut P,
-    meta: &Meta,
-    out: &mut Out<'_, P, impl Io<P>>,
-) -> Result<(), DropReason> {
-    let frame = packet.head();
-    let destination = view::<Ethernet>(frame).ok_or(DropReason::Malformed)?.destination;
-    let flow = Flow { vni, tos: inner_tos(frame), entropy: entropy(frame) };
-    let known = match is_group(&destination) {
-        true => None,
-        false => cx.shared.fdb.lookup(meta.out_lif, destination, cx.second),
-    };
-    let remote = match known {
-        Some(vtep) => cx.next_hop(vtep, out.due).ok_or(DropReason::NoNeighbor)?,
-        None => replicate(cx, tunnel, &lif.vteps, flow, packet, out)?,
-    };
-    flow.encapsulate(tunnel, packet, &remote)
 }
 
-#[derive(Clone, Copy)]
-struct Flow {
-    vni: u32,
-    tos: u8,
-    entropy: u16,
-}
-
-impl Flow {
-    #[inline]
-    fn encapsulate(
-        self,
-        tunnel: &Tunnel,
-        packet: &mut impl Packet,
-        remote: &Remote,
-    ) -> Result<(), DropReason> {
-        match tunnel.encapsulate(packet, remote, self.vni, self.tos, self.entropy) {
-            true => Ok(()),
-            false => Err(DropReason::NoHeadroom),
+impl Network<'_, '_> {
+    /// The headers to the VTEP behind the destination MAC; where there is none known, or several, after copies to all but
+    /// the last.
+    fn resolve<P: Packet>(
+        &self,
+        adjacencies: &mut Adjacencies,
+        validity: u64,
+        packet: &P,
+        meta: &Meta,
+        inner: Inner,
+        out: &mut Out<'_, P, impl Io<P>>,
+    ) -> Result<Outer, DropReason> {
+        let destination = view::<Ethernet>(packet.head()).ok_or(DropReason::Malformed)?.destination;
+        let key = fdb::key(meta.out_lif, destination);
+        if let Some(outer) = adjacencies.get(key, validity) {
+            return Ok(outer.clone());
         }
-    }
-}
-
-/// Sends copies to all `vteps` that can be reached but the last, which is returned for the original.
-#[cold]
-fn replicate<P: Packet>(
-    cx: &Context<'_>,
-    tunnel: &Tunnel,
-    vteps: &[NeighborIndex],
-    flow: Flow,
-    packet: &P,
-    out: &mut Out<'_, P, impl Io<P>>,
-) -> Result<Remote, DropReason> {
-    let mut last: Option<Remote> = None;
-    let mut unreachable = 0;
-    for vtep in vteps {
-        let Some(remote) = cx.next_hop(*vtep, out.due) else {
-            unreachable += 1;
-            continue;
+        let known = match is_group(&destination) {
+            true => None,
+            false => self.cx.shared.fdb.lookup(meta.out_lif, destination, self.cx.second),
         };
-        if let Some(previous) = last.replace(remote) {
-            let copy = out.io.duplicate(packet).and_then(|mut copy| {
-                flow.encapsulate(tunnel, &mut copy, &previous).ok()?;
-                Some(copy)
-            });
-            match copy {
-                Some(copy) => {
-                    cx.counters.other(Other::Replicated, 1);
-                    out.send(cx, tunnel.port, copy);
+        let Some(vtep) = known else { return self.replicate(packet, inner, out) };
+        let remote = self.cx.next_hop(vtep, out.due).ok_or(DropReason::NoNeighbor)?;
+        let outer = self.tunnel.outer(&remote, self.vni);
+        adjacencies.put(key, validity, &outer);
+        Ok(outer)
+    }
+
+    /// Sends copies to all VTEPs that can be reached but the last, which is returned for the original.
+    fn replicate<P: Packet>(
+        &self,
+        packet: &P,
+        inner: Inner,
+        out: &mut Out<'_, P, impl Io<P>>,
+    ) -> Result<Outer, DropReason> {
+        let cx = self.cx;
+        let mut last: Option<Outer> = None;
+        let mut unreachable = 0;
+        for vtep in &self.lif.vteps {
+            let Some(remote) = cx.next_hop(*vtep, out.due) else {
+                unreachable += 1;
+                continue;
+            };
+            if let Some(previous) = last.replace(self.tunnel.outer(&remote, self.vni)) {
+                let copy = out.io.duplicate(packet);
+                match copy.and_then(|mut copy| previous.put(&mut copy, inner).then_some(copy)) {
+                    Some(copy) => {
+                        cx.counters.other(Other::Replicated, 1);
+                        out.send(cx, self.tunnel.port, copy);
+                    }
+                    None => cx.counters.other(Other::ReplicaFailed, 1),
                 }
-                None => cx.counters.other(Other::ReplicaFailed, 1),
             }
         }
-    }
-    match last {
-        Some(remote) => {
-            cx.counters.other(Other::ReplicaFailed, unreachable);
-            Ok(remote)
+        match last {
+            Some(outer) => {
+                cx.counters.other(Other::ReplicaFailed, unreachable);
+                Ok(outer)
+            }
+            None if self.lif.vteps.is_empty() => Err(DropReason::NoVtep),
+            None => Err(DropReason::NoNeighbor),
         }
-        None if vteps.is_empty() => Err(DropReason::NoVtep),
-        None => Err(DropReason::NoNeighbor),
     }
 }

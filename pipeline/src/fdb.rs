@@ -7,7 +7,7 @@
 
 use crate::neighbors::NeighborIndex;
 use conntrack::LifIndex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::*};
 
 /// Seconds after which a MAC that sent nothing is forgotten.
 pub const AGE: u64 = 300;
@@ -23,13 +23,14 @@ struct Set([(AtomicU64, AtomicU64); WAYS]);
 pub struct Fdb {
     sets: Box<[Set]>,
     secret: u64,
+    moves: AtomicU64,
 }
 
 impl Fdb {
     /// Room for about `capacity` MACs.
     pub fn new(capacity: usize, secret: u64) -> Self {
         let sets = (capacity / WAYS).next_power_of_two();
-        Self { sets: (0..sets).map(|_| Set::default()).collect(), secret }
+        Self { sets: (0..sets).map(|_| Set::default()).collect(), secret, moves: AtomicU64::new(0) }
     }
 
     /// The VTEP behind `mac`, if it was heard of within [`AGE`].
@@ -50,8 +51,12 @@ impl Fdb {
         let new = hash >> 40 << 40 | (second & SECONDS) << 16 | u64::from(vtep.0);
         let Some(set) = self.set(hash) else { return false };
         if let Some((_, value)) = set.iter().find(|(slot, _)| slot.load(Relaxed) == key) {
-            if value.load(Relaxed) != new {
+            let old = value.load(Relaxed);
+            if old != new {
                 value.store(new, Relaxed);
+                if old as u16 != new as u16 {
+                    self.moves.fetch_add(1, Release);
+                }
             }
             return true;
         }
@@ -66,6 +71,12 @@ impl Fdb {
         false
     }
 
+    /// How often a MAC moved from one VTEP to another: what was looked up before may be wrong after.
+    #[inline]
+    pub fn moves(&self) -> u64 {
+        self.moves.load(Acquire)
+    }
+
     fn set(&self, hash: u64) -> Option<&[(AtomicU64, AtomicU64); WAYS]> {
         self.sets.get(hash as usize & (self.sets.len() - 1)).map(|set| &set.0)
     }
@@ -76,12 +87,17 @@ impl Fdb {
     }
 }
 
-/// Never 0: the top bit is set.
-#[inline]
-fn key(lif: LifIndex, mac: [u8; 6]) -> u64 {
+/// What a MAC of a LIF is found by. Never 0: the top bit is set.
+#[inline(always)]
+pub fn key(lif: LifIndex, mac: [u8; 6]) -> u64 {
     let [a, b, c, d, e, f] = mac;
-    let mac = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
-    1 << 63 | u64::from(lif.0) << 48 | mac
+    key_of(lif, [a, b, c, d, e, f, 0, 0])
+}
+
+/// The same of the first eight bytes of a frame, which begin with its destination.
+#[inline(always)]
+pub fn key_of(lif: LifIndex, start: [u8; 8]) -> u64 {
+    1 << 63 | u64::from(lif.0) << 48 | u64::from_be_bytes(start) >> 16
 }
 
 fn age(value: u64, second: u64) -> u64 {

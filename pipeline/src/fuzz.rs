@@ -12,7 +12,7 @@ use crate::neighbors::{Address, Link};
 use crate::packet::{BURST, Packet};
 use crate::related;
 use crate::testing::Pool;
-use crate::tunnel::{Received, Remote, Tunnel, entropy, inner_tos};
+use crate::tunnel::{Inner, Received, Remote, Tunnel, entropy, inner_tos, source_port};
 use crate::wire::ethernet;
 use bolero::check;
 use conntrack::{RewriteFlags, RewriteV4, RewriteV6};
@@ -30,7 +30,8 @@ fn outer(ipv6: bool, changes: &[(u8, u8)], rest: &[u8]) -> (Tunnel, Vec<u8>) {
     let tunnel = tunnel(local, 0);
     let pool = Pool::new(1);
     let mut packet = pool.packet(rest);
-    tunnel.encapsulate(&mut packet, &Remote { mac: MAC, address: Address::from(local) }, 77, 0, 5);
+    let outer = tunnel.outer(&Remote { mac: MAC, address: Address::from(local) }, 77);
+    assert!(outer.put(&mut packet, Inner { tos: 0, source_port: source_port(5) }));
     let mut bytes = packet.bytes();
     for (at, value) in changes {
         if let Some(byte) = bytes.get_mut(usize::from(*at)) {

@@ -17,6 +17,7 @@ mod neighbors;
 mod fdb;
 mod limits;
 mod tunnel;
+mod adjacency;
 mod ecn;
 
 pub mod worker;

@@ -102,13 +102,24 @@ impl Lifs {
         self.by_trap_vni.get(&vni).copied()
     }
 
+    /// What the tags of a port stand for.
+    #[inline]
+    pub fn tags(&self, port: PortIndex) -> Tags<'_> {
+        Tags(self.ports.get(usize::from(port.0)).map_or(&[], |tags| tags))
+    }
+}
+
+/// Whose frames arrive on a port, by VLAN id.
+#[derive(Clone, Copy, Debug)]
+pub struct Tags<'l>(&'l [Owner]);
+
+impl Tags<'_> {
     /// Who takes a frame that begins with `head`, and how many bytes come before its network header; None if it is too short
     /// to tell. A priority tag (VLAN 0) counts as none; a second tag, and a service tag, belong to nobody.
-    #[inline]
-    pub fn owner(&self, port: PortIndex, head: &[u8]) -> Option<(Owner, u8)> {
+    #[inline(always)]
+    pub fn owner(&self, head: &[u8]) -> Option<(Owner, u8)> {
         let ethernet: &Ethernet = view(head)?;
-        let tags = self.ports.get(usize::from(port.0))?;
-        let by_tag = |id: u16| tags.get(usize::from(id)).copied().unwrap_or_default();
+        let by_tag = |id: u16| self.0.get(usize::from(id)).copied().unwrap_or_default();
         const UNTAGGED: u8 = crate::wire::ethernet::LEN as u8;
         const TAGGED: u8 = UNTAGGED + TAG_LEN as u8;
         match ethernet.ethertype.get() {

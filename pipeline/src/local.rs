@@ -130,7 +130,7 @@ fn echo_v4(tunnel: &Tunnel, head: &mut [u8], l2: usize) -> Result<Outcome, DropR
     if let Some(icmp) = view_mut::<Icmp>(head, at) {
         let delta = ChecksumDelta::replace(&[icmp::ECHO_REQUEST, 0], &[icmp::ECHO_REPLY, 0]);
         icmp.kind = icmp::ECHO_REPLY;
-        icmp.checksum = U16::new(delta.apply(icmp.checksum.get()));
+        icmp.checksum = U16::from_bytes(delta.apply(icmp.checksum.to_bytes()));
     }
     if let Some(ip) = view_mut::<Ipv4>(head, l2) {
         (ip.source, ip.destination) = (local.octets(), to);
@@ -177,7 +177,7 @@ fn icmp_v6(cx: &Context<'_>, tunnel: &Tunnel, head: &mut [u8], l2: usize) -> Res
             let delta =
                 ChecksumDelta::replace(&[icmpv6::ECHO_REQUEST, icmp.code], &[icmpv6::ECHO_REPLY, icmp.code]);
             icmp.kind = icmpv6::ECHO_REPLY;
-            icmp.checksum = U16::new(delta.apply(icmp.checksum.get()));
+            icmp.checksum = U16::from_bytes(delta.apply(icmp.checksum.to_bytes()));
             if let Some(header) = view_mut::<Ipv6>(head, l2) {
                 (header.source, header.destination) = (ip.destination, ip.source);
                 header.hop_limit = 64;

@@ -11,14 +11,15 @@ use crate::mirror;
 use crate::nat::{self, Applied};
 use crate::packet::{BURST, Io, Packet};
 use crate::related;
-use crate::wire::ethernet;
+use crate::tunnel::{entropy_v4, entropy_v6, source_port};
+use crate::wire::{ethernet, ipv6, protocol};
 use crate::worker::Context;
 use conntrack::table::{Burst, FlowV4, FlowV6};
 use conntrack::{Rewrite, RewriteFlags, TcpFlags, Timestamp};
 use std::net::IpAddr;
 
-/// Takes the packets that have keys.
-#[inline]
+/// Takes the packets that have keys. Whether all of the burst go to encap.
+#[inline(never)]
 pub fn run<P: Packet>(
     cx: &Context<'_>,
     burst: &Burst<'_>,
@@ -26,7 +27,7 @@ pub fn run<P: Packet>(
     metas: &mut Metas,
     keys: &Keys,
     out: &mut Out<'_, P, impl Io<P>>,
-) {
+) -> bool {
     let mut done = Done::default();
     if !keys.v4.is_empty() {
         let mut flows: [Option<FlowV4<'_>>; BURST] = [None; BURST];
@@ -50,6 +51,7 @@ pub fn run<P: Packet>(
     }
     cx.counters.other(Other::Established, done.established);
     cx.counters.other(Other::Related, done.related);
+    done.established + done.related == packets.len() as u64
 }
 
 #[derive(Default)]
@@ -67,8 +69,29 @@ fn one<P: Packet, F: Flow>(
     done: &mut Done,
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
-    let Some(flow) = flow.filter(|flow| !flow.is_dead()) else { return meta.trap(TrapClass::New) };
+    let Some(flow) = flow else { return meta.trap(TrapClass::New) };
     let rewrite = flow.rewrite();
+    if rewrite.flags.any(RewriteFlags::SPECIAL) || meta.kind == Kind::Error || meta.tcp_flags.is_control() {
+        return special(cx, packet, meta, flow, &rewrite, done, out);
+    }
+    established(cx, packet, meta, flow, &rewrite, done);
+}
+
+/// What is not just rewritten and sent on.
+#[cold]
+fn special<P: Packet, F: Flow>(
+    cx: &Context<'_>,
+    packet: &mut P,
+    meta: &mut Meta,
+    flow: &F,
+    rewrite: &Rewrite<F::Address>,
+    done: &mut Done,
+    out: &mut Out<'_, P, impl Io<P>>,
+) {
+    if rewrite.flags.any(RewriteFlags::DEAD) {
+        // It ended since the burst was looked up, by an earlier packet of it.
+        return meta.trap(TrapClass::New);
+    }
     if rewrite.flags.any(RewriteFlags::POLICED) && !is_within_limit(cx, meta, flow, rewrite.flags) {
         return meta.drop(DropReason::RateLimited);
     }
@@ -81,12 +104,12 @@ fn one<P: Packet, F: Flow>(
         }
         meta.drop(DropReason::SessionDrop);
     } else if meta.kind == Kind::Error {
-        error::<P, F>(cx, packet, meta, &rewrite, done);
+        error::<P, F>(cx, packet, meta, rewrite, done);
     } else if meta.tcp_flags.is_control() {
         flow.observe(meta.tcp_flags, cx.timestamp);
         meta.trap(TrapClass::TcpControl);
     } else {
-        established(cx, packet, meta, flow, &rewrite, done);
+        established(cx, packet, meta, flow, rewrite, done);
         if rewrite.flags.any(RewriteFlags::SNOOP) && meta.next == Next::Encap {
             mirror::run(cx, packet, meta, flow.collector(), out);
         }
@@ -117,6 +140,7 @@ fn established<P: Packet, F: Flow>(
         Applied::Done => {
             flow.count(cx.timestamp, session_bytes(meta));
             done.established += 1;
+            meta.outer_port = outer_port::<F>(meta, rewrite);
             leave(meta, rewrite);
         }
         Applied::Expired | Applied::Short => meta.trap(TrapClass::Exception),
@@ -163,6 +187,18 @@ fn leave<A>(meta: &mut Meta, rewrite: &Rewrite<A>) {
     meta.next = Next::Encap;
 }
 
+/// The outer source port of the packet as rewritten, without another look at it; 0 where that is not so simple.
+#[inline(always)]
+fn outer_port<F: Flow>(meta: &Meta, rewrite: &Rewrite<F::Address>) -> u16 {
+    let first = ethernet::LEN + ipv6::LEN;
+    match meta.kind {
+        _ if F::IS_V6 && usize::from(meta.l4) != first => 0,
+        Kind::Tcp => source_port(F::entropy(rewrite, protocol::TCP)),
+        Kind::Udp => source_port(F::entropy(rewrite, protocol::UDP)),
+        _ => 0,
+    }
+}
+
 /// What a session counts: the tenant's frame without padding.
 #[inline(always)]
 fn session_bytes(meta: &Meta) -> u32 {
@@ -174,27 +210,23 @@ trait Flow {
     type Address;
     const IS_V6: bool;
     fn rewrite(&self) -> Rewrite<Self::Address>;
-    fn is_dead(&self) -> bool;
     fn count(&self, now: Timestamp, bytes: u32);
     fn admit(&self, now: Timestamp, bytes: u32) -> bool;
     fn observe(&self, flags: TcpFlags, now: Timestamp);
     fn collector(&self) -> Option<IpAddr>;
     fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
+    fn entropy(rewrite: &Rewrite<Self::Address>, protocol: u8) -> u16;
     fn apply_error(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
 }
 
 macro_rules! flow {
-    ($flow:ident, $address:ty, $is_v6:literal, $apply:path, $apply_error:path) => {
+    ($flow:ident, $address:ty, $is_v6:literal, $entropy:path, $apply:path, $apply_error:path) => {
         impl Flow for $flow<'_> {
             type Address = $address;
             const IS_V6: bool = $is_v6;
             #[inline(always)]
             fn rewrite(&self) -> Rewrite<Self::Address> {
                 $flow::rewrite(self)
-            }
-            #[inline(always)]
-            fn is_dead(&self) -> bool {
-                $flow::is_dead(self)
             }
             #[inline(always)]
             fn count(&self, now: Timestamp, bytes: u32) {
@@ -210,6 +242,11 @@ macro_rules! flow {
                 $flow::collector(self)
             }
             #[inline(always)]
+            fn entropy(rewrite: &Rewrite<Self::Address>, protocol: u8) -> u16 {
+                let ([a, b], [c, d]) = (rewrite.source_port, rewrite.destination_port);
+                $entropy(rewrite.source, rewrite.destination, [a, b, c, d], protocol)
+            }
+            #[inline(always)]
             fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied {
                 $apply(frame, meta, rewrite)
             }
@@ -220,5 +257,5 @@ macro_rules! flow {
     };
 }
 
-flow!(FlowV4, [u8; 4], false, nat::apply_v4, related::apply_v4);
-flow!(FlowV6, [u8; 16], true, nat::apply_v6, related::apply_v6);
+flow!(FlowV4, [u8; 4], false, entropy_v4, nat::apply_v4, related::apply_v4);
+flow!(FlowV6, [u8; 16], true, entropy_v6, nat::apply_v6, related::apply_v6);

@@ -10,7 +10,7 @@ use crate::egress::Out;
 use crate::limits::take;
 use crate::neighbors::Link;
 use crate::packet::{Io, Packet};
-use crate::tunnel::{entropy, inner_tos};
+use crate::tunnel::Inner;
 use crate::worker::Context;
 use conntrack::LifIndex;
 use std::net::IpAddr;
@@ -70,8 +70,7 @@ fn copy<P: Packet>(
     let neighbor = cx.shared.neighbors.find_or_claim(Link::Underlay, collector.into(), cx.now_ms)?;
     let remote = cx.next_hop(neighbor, out.due)?;
     let mut copy = out.io.duplicate(packet)?;
-    let (tos, entropy) = (inner_tos(packet.head()), entropy(packet.head()));
-    if !tunnel.encapsulate(&mut copy, &remote, vni, tos, entropy) {
+    if !tunnel.outer(&remote, vni).put(&mut copy, Inner::of(packet.head())) {
         return None;
     }
     out.send(cx, tunnel.port, copy);

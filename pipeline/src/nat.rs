@@ -2,9 +2,8 @@
 //! precomputed deltas to the checksums (RFC 1624): no checksum is ever computed anew, so none is repaired.
 
 use crate::batch::{Kind, Meta};
-use crate::wire::{Ethernet, Icmp, Ipv4, Ipv6, Tcp, Udp, view_mut};
-use conntrack::checksum::ChecksumDelta;
-use conntrack::{Rewrite, RewriteFlags, RewriteV4, RewriteV6};
+use crate::wire::{Icmp, Ipv4, Ipv6, Tcp, Udp, view_mut};
+use conntrack::{Macs, Rewrite, RewriteFlags, RewriteV4, RewriteV6};
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -19,28 +18,32 @@ pub enum Applied {
     Short,
 }
 
-/// The TTL's word is one less in its upper byte: ~m + m' (RFC 1624).
-pub(crate) const TTL_STEP: ChecksumDelta = ChecksumDelta(0xfeff);
+/// An Ethernet header, its MACs together.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Link {
+    macs: Macs,
+    ethertype: [u8; 2],
+}
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct FrameV4 {
-    ethernet: Ethernet,
+    link: Link,
     ip: Ipv4,
 }
 
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct FrameV6 {
-    ethernet: Ethernet,
+    link: Link,
     ip: Ipv6,
 }
 
 /// Rewrites an IPv4 frame without options.
-#[inline]
+#[inline(always)]
 pub fn apply_v4(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV4) -> Applied {
-    let Ok((FrameV4 { ethernet, ip }, rest)) = FrameV4::mut_from_prefix(frame) else { return Applied::Short };
-    let mut delta = rewrite.l3_delta;
+    let Ok((FrameV4 { link, ip }, rest)) = FrameV4::mut_from_prefix(frame) else { return Applied::Short };
     let routed = rewrite.flags.any(RewriteFlags::ROUTED);
     if routed && ip.ttl <= 1 {
         return Applied::Expired;
@@ -49,23 +52,21 @@ pub fn apply_v4(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV4) -> Applied {
         return Applied::Short;
     }
     if routed {
-        ethernet.destination = rewrite.destination_mac;
-        ethernet.source = rewrite.source_mac;
+        link.macs = rewrite.macs;
         ip.ttl -= 1;
-        delta = delta.and(TTL_STEP);
     }
     if rewrite.flags.any(RewriteFlags::TRANSLATE) {
         ip.source = rewrite.source;
         ip.destination = rewrite.destination;
     }
-    ip.checksum = U16::new(delta.apply(ip.checksum.get()));
+    ip.checksum = U16::from_bytes(rewrite.l3_delta.apply(ip.checksum.to_bytes()));
     Applied::Done
 }
 
 /// Rewrites an IPv6 frame; extension headers may come before `meta.l4`.
 #[inline]
 pub fn apply_v6(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV6) -> Applied {
-    let Ok((FrameV6 { ethernet, ip }, rest)) = FrameV6::mut_from_prefix(frame) else { return Applied::Short };
+    let Ok((FrameV6 { link, ip }, rest)) = FrameV6::mut_from_prefix(frame) else { return Applied::Short };
     let routed = rewrite.flags.any(RewriteFlags::ROUTED);
     if routed && ip.hop_limit <= 1 {
         return Applied::Expired;
@@ -80,8 +81,7 @@ pub fn apply_v6(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV6) -> Applied {
         ip.destination = rewrite.destination;
     }
     if routed {
-        ethernet.destination = rewrite.destination_mac;
-        ethernet.source = rewrite.source_mac;
+        link.macs = rewrite.macs;
         ip.hop_limit -= 1;
     }
     Applied::Done
@@ -96,19 +96,19 @@ fn rewrite_l4<A>(l4: &mut [u8], kind: Kind, rewrite: &Rewrite<A>) -> bool {
             let Some(tcp) = view_mut::<Tcp>(l4, 0) else { return false };
             tcp.source_port = rewrite.source_port;
             tcp.destination_port = rewrite.destination_port;
-            tcp.checksum = U16::new(delta.apply(tcp.checksum.get()));
+            tcp.checksum = U16::from_bytes(delta.apply(tcp.checksum.to_bytes()));
         }
         Kind::Udp => {
             let Some(udp) = view_mut::<Udp>(l4, 0) else { return false };
             udp.source_port = rewrite.source_port;
             udp.destination_port = rewrite.destination_port;
-            udp.checksum = U16::new(delta.apply_udp(udp.checksum.get()));
+            udp.checksum = U16::from_bytes(delta.apply_udp(udp.checksum.to_bytes()));
         }
         Kind::Request | Kind::Reply => {
             let Some(icmp) = view_mut::<Icmp>(l4, 0) else { return false };
             let request = kind == Kind::Request;
             icmp.identifier = if request { rewrite.source_port } else { rewrite.destination_port };
-            icmp.checksum = U16::new(delta.apply(icmp.checksum.get()));
+            icmp.checksum = U16::from_bytes(delta.apply(icmp.checksum.to_bytes()));
         }
         Kind::Other | Kind::Error => {}
     }

@@ -216,12 +216,13 @@ impl Slot {
 pub struct Neighbors {
     slots: Box<[Slot]>,
     secret: u64,
+    changes: AtomicU64,
 }
 
 impl Neighbors {
     /// Empty.
     pub fn new(secret: u64) -> Self {
-        Self { slots: (0..ENTRIES).map(|_| Slot::default()).collect(), secret }
+        Self { slots: (0..ENTRIES).map(|_| Slot::default()).collect(), secret, changes: AtomicU64::new(0) }
     }
 
     /// An entry that is never forgotten, with a MAC if it is configured; None if there is no room.
@@ -269,6 +270,7 @@ impl Neighbors {
                 let confirmed = slot.confirmed.load(Relaxed);
                 let fresh = confirmed != 0 && now.saturating_sub(confirmed) < REACHABLE;
                 let solicit = !fresh && slot.solicit(word, now);
+                self.note(slot, word);
                 Some(Found { mac: Some(word.mac()), address, solicit })
             }
             INCOMPLETE => Some(Found { mac: None, address, solicit: slot.solicit(word, now) }),
@@ -285,6 +287,7 @@ impl Neighbors {
                 || word.mac() == mac && now.saturating_sub(slot.heard.load(Relaxed)) < RETRY;
             if !known && word.is_live() && !is_group(&mac) {
                 slot.update(word, mac, false, now);
+                self.note(slot, word);
             }
         }
     }
@@ -308,7 +311,9 @@ impl Neighbors {
         }
         for (_, slot) in self.window(link, address) {
             if slot.is(link, address) {
-                slot.update(slot.word(), mac, confirmed, now);
+                let word = slot.word();
+                slot.update(word, mac, confirmed, now);
+                self.note(slot, word);
             }
         }
         true
@@ -333,17 +338,35 @@ impl Neighbors {
             let idle = now.saturating_sub(used.max(slot.heard.load(Relaxed)));
             if idle > FORGET && !word.pinned() {
                 let _ = slot.word.compare_exchange(word.0, FREE, AcqRel, Relaxed);
+                self.note(slot, word);
                 continue;
             }
             let confirmed = slot.confirmed.load(Relaxed);
             let fresh = confirmed != 0 && now.saturating_sub(confirmed) < REACHABLE;
             let asked = slot.next_solicit.load(Relaxed) != 0;
             let wanted = asked && now.saturating_sub(used) <= WANTED.max(DELAY + WANTED);
-            if wanted && !(word.state() == VALID && fresh) && slot.solicit(word, now) {
-                solicit(NeighborIndex(index as u16));
+            if wanted && !(word.state() == VALID && fresh) {
+                if slot.solicit(word, now) {
+                    solicit(NeighborIndex(index as u16));
+                }
+                self.note(slot, word);
             }
         }
         (cursor + count) % ENTRIES
+    }
+
+    /// How often an entry's MAC or state changed: what was resolved before may be wrong after.
+    #[inline]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Acquire)
+    }
+
+    /// Counts a change if `slot` is not as it was.
+    #[inline]
+    fn note(&self, slot: &Slot, before: Word) {
+        if slot.word().0 != before.0 {
+            self.changes.fetch_add(1, Release);
+        }
     }
 
     /// What to send to solicit the entry.

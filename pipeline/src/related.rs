@@ -7,13 +7,13 @@
 use crate::batch::{DropReason, Kind, Meta};
 use crate::classify::{EXCEPTION, MALFORMED, Verdict, short};
 use crate::extension::{self, Walk};
-use crate::nat::{Applied, TTL_STEP};
+use crate::nat::Applied;
 use crate::packet::Packet;
 use crate::wire::{
     Ethernet, Icmp, Ipv4, Ipv6, Sum, Tcp, Udp, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, udp, view_at,
     view_mut,
 };
-use conntrack::checksum::ChecksumDelta;
+use conntrack::checksum::{ChecksumDelta, TTL_STEP};
 use conntrack::{FlowKeyV4, FlowKeyV6, Rewrite, RewriteFlags, RewriteV4, RewriteV6};
 use zerocopy::byteorder::network_endian::U16;
 
@@ -135,14 +135,14 @@ pub(crate) fn apply_v4(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV4) -> Ap
         outer.ttl -= 1;
         l3 = l3.and(TTL_STEP);
     }
-    outer.checksum = U16::new(l3.apply(outer.checksum.get()));
+    outer.checksum = U16::from_bytes(l3.apply(outer.checksum.to_bytes()));
     // Addresses and header checksum of the quoted packet.
     let mut inside = ChecksumDelta::default();
     let mut pseudo = ChecksumDelta::default();
     if let Some(quoted) = view_mut::<Ipv4>(frame, quoted_at) {
         set(&mut quoted.source, rewrite.destination, &mut pseudo);
         set(&mut quoted.destination, rewrite.source, &mut pseudo);
-        let checksum = pseudo.apply(quoted.checksum.get());
+        let checksum = U16::from_bytes(pseudo.apply(quoted.checksum.to_bytes()));
         inside = inside.and(pseudo);
         set_u16(&mut quoted.checksum, checksum, &mut inside);
     }
@@ -209,13 +209,12 @@ fn finish<A>(
     inside = inside.and(ports);
     quoted_checksum(frame, meta, pseudo.and(ports), ports, &mut inside);
     if let Some(icmp) = view_mut::<Icmp>(frame, usize::from(meta.l4)) {
-        icmp.checksum = U16::new(inside.and(own_pseudo).apply(icmp.checksum.get()));
+        icmp.checksum = U16::from_bytes(inside.and(own_pseudo).apply(icmp.checksum.to_bytes()));
     }
     if rewrite.flags.any(RewriteFlags::ROUTED)
         && let Some(ethernet) = view_mut::<Ethernet>(frame, 0)
     {
-        ethernet.destination = rewrite.destination_mac;
-        ethernet.source = rewrite.source_mac;
+        [ethernet.destination, ethernet.source] = rewrite.macs.split();
     }
     Applied::Done
 }
@@ -233,20 +232,20 @@ fn quoted_checksum(
     match meta.quoted_protocol {
         protocol::TCP if at + crate::wire::tcp::LEN <= end => {
             if let Some(tcp) = view_mut::<Tcp>(frame, at) {
-                let checksum = with_pseudo.apply(tcp.checksum.get());
+                let checksum = U16::from_bytes(with_pseudo.apply(tcp.checksum.to_bytes()));
                 set_u16(&mut tcp.checksum, checksum, inside);
             }
         }
         protocol::UDP => {
             if let Some(udp) = view_mut::<Udp>(frame, at) {
-                let checksum = with_pseudo.apply_udp(udp.checksum.get());
+                let checksum = U16::from_bytes(with_pseudo.apply_udp(udp.checksum.to_bytes()));
                 set_u16(&mut udp.checksum, checksum, inside);
             }
         }
         protocol @ (protocol::ICMP | protocol::ICMPV6) => {
             let delta = if protocol == protocol::ICMP { ports } else { with_pseudo };
             if let Some(icmp) = view_mut::<Icmp>(frame, at) {
-                let checksum = delta.apply(icmp.checksum.get());
+                let checksum = U16::from_bytes(delta.apply(icmp.checksum.to_bytes()));
                 set_u16(&mut icmp.checksum, checksum, inside);
             }
         }
@@ -260,9 +259,9 @@ fn set<const N: usize>(field: &mut [u8; N], new: [u8; N], delta: &mut ChecksumDe
     *field = new;
 }
 
-fn set_u16(field: &mut U16, new: u16, delta: &mut ChecksumDelta) {
-    *delta = delta.and(ChecksumDelta::replace(&field.get().to_be_bytes(), &new.to_be_bytes()));
-    field.set(new);
+fn set_u16(field: &mut U16, new: U16, delta: &mut ChecksumDelta) {
+    *delta = delta.and(ChecksumDelta::replace(&field.to_bytes(), &new.to_bytes()));
+    *field = new;
 }
 
 /// What an error with a wrong checksum is dropped under.

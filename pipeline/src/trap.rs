@@ -4,7 +4,7 @@
 
 use crate::batch::{DropReason, Meta, Metas, Next};
 use crate::packet::Packet;
-use crate::tunnel::{Remote, entropy, inner_tos};
+use crate::tunnel::Inner;
 use crate::worker::{Context, Due};
 
 /// Takes the packets marked trap.
@@ -31,9 +31,9 @@ fn trap(
         return Err(DropReason::TrapLimited);
     }
     let tunnel = &cx.shared.trap;
-    let remote: Remote = cx.next_hop(cx.shared.kernel, due).ok_or(DropReason::NoNeighbor)?;
-    let (tos, entropy) = (inner_tos(packet.head()), entropy(packet.head()));
-    if !tunnel.encapsulate(packet, &remote, lif.trap_vni, tos, entropy) {
+    let remote = cx.next_hop(cx.shared.kernel, due).ok_or(DropReason::NoNeighbor)?;
+    let inner = Inner::of(packet.head());
+    if !tunnel.outer(&remote, lif.trap_vni).put(packet, inner) {
         return Err(DropReason::NoHeadroom);
     }
     cx.counters.trap(meta.class);

@@ -12,6 +12,7 @@ use conntrack::checksum::checksum;
 use std::net::IpAddr;
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::network_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 /// RFC 7348 section 5: the dynamic range for the source port.
 const FIRST_SOURCE_PORT: u16 = 49_152;
@@ -221,72 +222,25 @@ impl Tunnel {
         Ok(Received::Frame { vni, source, mac: [0; 6], ecn, headers, end })
     }
 
-    /// Puts the outer headers in front; false if there is no headroom. `tos` is the outer DSCP and ECN, `entropy` that of the
-    /// inner flow.
-    #[inline(always)]
-    pub fn encapsulate(
-        &self,
-        packet: &mut impl Packet,
-        remote: &Remote,
-        vni: u32,
-        tos: u8,
-        entropy: u16,
-    ) -> bool {
-        const V4: usize = ethernet::LEN + ipv4::LEN + udp::LEN + vxlan::LEN;
-        const V4_TAGGED: usize = V4 + TAG_LEN;
-        let frame_len = packet.total_len();
-        let udp_len = udp::LEN + vxlan::LEN + frame_len;
-        let (Some(head), Ok(udp_len)) = (packet.prepend(self.len), u16::try_from(udp_len)) else {
-            return false;
-        };
-        let ports = Ports { source: FIRST_SOURCE_PORT | entropy & 0x3fff, len: udp_len, vni };
-        match self.len {
-            V4_TAGGED => self.stamp::<V4_TAGGED>(head, remote, tos, ports),
-            V4 => self.stamp::<V4>(head, remote, tos, ports),
-            _ => self.stamp_v6(head, remote, tos, ports),
+    /// The outer headers of packets of network `vni` to `remote`.
+    pub fn outer(&self, remote: &Remote, vni: u32) -> Outer {
+        let mut outer = Outer { port: self.port, bytes: self.template, len: self.len, sum: self.sum };
+        if let Some(mac) = outer.bytes.first_chunk_mut::<6>() {
+            *mac = remote.mac;
         }
-        .is_some()
-    }
-
-    #[inline(always)]
-    fn stamp<const N: usize>(&self, head: &mut [u8], remote: &Remote, tos: u8, ports: Ports) -> Option<()> {
-        let head = head.first_chunk_mut::<N>()?;
-        *head = *self.template.first_chunk::<N>()?;
-        let (mac, rest) = head.split_first_chunk_mut::<6>()?;
-        *mac = remote.mac;
-        let (_, tail) = rest.split_at_mut_checked(N - 6 - size_of::<TailV4>())?;
-        let tail: &mut TailV4 = crate::wire::view_mut(tail, 0)?;
-        let destination = remote.address.v4();
-        let total_len = ports.len + ipv4::LEN as u16;
-        let [a, b, c, d] = destination;
-        let sum = self.sum
-            + u32::from(total_len)
-            + u32::from(tos)
-            + u32::from(u16::from_be_bytes([a, b]))
-            + u32::from(u16::from_be_bytes([c, d]));
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        tail.ip.tos = tos;
-        tail.ip.total_len = U16::new(total_len);
-        tail.ip.checksum = U16::new(!(sum as u16));
-        tail.ip.destination = destination;
-        ports.stamp(&mut tail.udp, &mut tail.vxlan);
-        Some(())
-    }
-
-    fn stamp_v6(&self, head: &mut [u8], remote: &Remote, tos: u8, ports: Ports) -> Option<()> {
-        let head = head.get_mut(..self.len)?;
-        head.copy_from_slice(self.template.get(..self.len)?);
-        let (mac, rest) = head.split_first_chunk_mut::<6>()?;
-        *mac = remote.mac;
-        let (_, tail) = rest.split_at_mut_checked(self.len.checked_sub(6 + size_of::<TailV6>())?)?;
-        let tail: &mut TailV6 = crate::wire::view_mut(tail, 0)?;
-        let flow = u32::from(ports.source);
-        tail.ip.version_class_flow = U32::new(6 << 28 | u32::from(tos) << 20 | flow);
-        tail.ip.payload_len = U16::new(ports.len);
-        tail.ip.destination = remote.address.v6();
-        ports.stamp(&mut tail.udp, &mut tail.vxlan);
-        Some(())
+        if self.local_ip.is_ipv4() {
+            let destination = remote.address.v4();
+            if let Some(tail) = outer.tail::<TailV4>() {
+                tail.ip.destination = destination;
+                tail.vxlan.vni = U32::new(vni << 8);
+            }
+            let [a, b, c, d] = destination;
+            outer.sum += u32::from(u16::from_be_bytes([a, b])) + u32::from(u16::from_be_bytes([c, d]));
+        } else if let Some(tail) = outer.tail::<TailV6>() {
+            tail.ip.destination = remote.address.v6();
+            tail.vxlan.vni = U32::new(vni << 8);
+        }
+        outer
     }
 
     /// The gateway's address on this link.
@@ -296,25 +250,98 @@ impl Tunnel {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Ports {
-    source: u16,
-    len: u16,
-    vni: u32,
+/// Outer headers to one VTEP, ready but for what differs from packet to packet.
+#[derive(Clone, Debug)]
+pub struct Outer {
+    /// The port they leave on.
+    pub port: PortIndex,
+    bytes: [u8; LONGEST],
+    len: usize,
+    /// Sum of the IPv4 header, without length and type of service.
+    sum: u32,
 }
 
-impl Ports {
-    #[inline(always)]
-    fn stamp(&self, udp: &mut Udp, vxlan: &mut Vxlan) {
-        udp.source_port = self.source.to_be_bytes();
-        udp.len = U16::new(self.len);
-        vxlan.vni = U32::new(self.vni << 8);
+/// What differs from packet to packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Inner {
+    /// Outer DSCP and ECN.
+    pub tos: u8,
+    /// Outer source port: see [`source_port`].
+    pub source_port: u16,
+}
+
+impl Inner {
+    /// Of `frame`.
+    #[inline]
+    pub fn of(frame: &[u8]) -> Self {
+        Self { tos: inner_tos(frame), source_port: source_port(entropy(frame)) }
     }
 }
 
-#[derive(
-    zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable, zerocopy::Unaligned,
-)]
+/// The outer UDP source port of a flow (RFC 7348 section 5): from the dynamic range, so never 0.
+#[inline]
+pub const fn source_port(entropy: u16) -> u16 {
+    FIRST_SOURCE_PORT | entropy & 0x3fff
+}
+
+impl Default for Outer {
+    fn default() -> Self {
+        Self { port: PortIndex::default(), bytes: [0; LONGEST], len: 0, sum: 0 }
+    }
+}
+
+impl Outer {
+    /// Puts the headers in front of the packet; false if there is no headroom, or it is longer than UDP can tell.
+    #[inline(always)]
+    pub fn put(&self, packet: &mut impl Packet, inner: Inner) -> bool {
+        const V4: usize = ethernet::LEN + size_of::<TailV4>();
+        const V4_TAGGED: usize = V4 + TAG_LEN;
+        let udp_len = udp::LEN + vxlan::LEN + packet.total_len();
+        let Ok(udp_len) = u16::try_from(udp_len) else { return false };
+        let Some(head) = packet.prepend(self.len) else { return false };
+        match self.len {
+            V4_TAGGED => self.put_v4::<V4_TAGGED>(head, inner, udp_len),
+            V4 => self.put_v4::<V4>(head, inner, udp_len),
+            _ => self.put_v6(head, inner, udp_len),
+        }
+        .is_some()
+    }
+
+    #[inline(always)]
+    fn put_v4<const N: usize>(&self, head: &mut [u8], inner: Inner, udp_len: u16) -> Option<()> {
+        let head = head.first_chunk_mut::<N>()?;
+        *head = *self.bytes.first_chunk::<N>()?;
+        let tail: &mut TailV4 = crate::wire::view_mut(head, N - size_of::<TailV4>())?;
+        let total_len = udp_len.checked_add(ipv4::LEN as u16)?;
+        let sum = self.sum + u32::from(total_len) + u32::from(inner.tos);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        tail.ip.tos = inner.tos;
+        tail.ip.total_len = U16::new(total_len);
+        tail.ip.checksum = U16::new(!(sum as u16));
+        tail.udp.source_port = inner.source_port.to_be_bytes();
+        tail.udp.len = U16::new(udp_len);
+        Some(())
+    }
+
+    fn put_v6(&self, head: &mut [u8], inner: Inner, udp_len: u16) -> Option<()> {
+        let head = head.get_mut(..self.len)?;
+        head.copy_from_slice(self.bytes.get(..self.len)?);
+        let tail: &mut TailV6 = crate::wire::view_mut(head, self.len.checked_sub(size_of::<TailV6>())?)?;
+        let flow = u32::from(inner.source_port);
+        tail.ip.version_class_flow = U32::new(6 << 28 | u32::from(inner.tos) << 20 | flow);
+        tail.ip.payload_len = U16::new(udp_len);
+        tail.udp.source_port = inner.source_port.to_be_bytes();
+        tail.udp.len = U16::new(udp_len);
+        Some(())
+    }
+
+    fn tail<T: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned>(&mut self) -> Option<&mut T> {
+        crate::wire::view_mut(&mut self.bytes, self.len.checked_sub(size_of::<T>())?)
+    }
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct TailV4 {
     ip: Ipv4,
@@ -322,9 +349,7 @@ struct TailV4 {
     vxlan: Vxlan,
 }
 
-#[derive(
-    zerocopy::FromBytes, zerocopy::IntoBytes, zerocopy::KnownLayout, zerocopy::Immutable, zerocopy::Unaligned,
-)]
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct TailV6 {
     ip: Ipv6,
@@ -370,40 +395,52 @@ pub fn inner_tos(frame: &[u8]) -> u8 {
 }
 
 /// A number that is the same for all packets of the flow in `frame` and differs between flows (RFC 7348 section 5).
-#[inline(always)]
+#[inline]
 pub fn entropy(frame: &[u8]) -> u16 {
     let Some(ethernet) = view::<Ethernet>(frame) else { return 0 };
     let ports_at = |protocol, offset: usize| match protocol {
         protocol::TCP | protocol::UDP => view_at::<[u8; 4]>(frame, offset).copied().unwrap_or_default(),
         _ => [0; 4],
     };
-    let sum = match ethernet.ethertype.get() {
+    match ethernet.ethertype.get() {
         ethertype::IPV4 => {
             let Some(ip) = view_at::<Ipv4>(frame, ethernet::LEN) else { return 0 };
             let ports = match ip.is_fragment() {
                 true => [0; 4],
                 false => ports_at(ip.protocol, ethernet::LEN + ip.header_len()),
             };
-            let addresses = u64::from(u32::from_ne_bytes(ip.source)) << 32
-                | u64::from(u32::from_ne_bytes(ip.destination));
-            addresses ^ mix(u64::from(u32::from_ne_bytes(ports)) << 8 | u64::from(ip.protocol))
+            entropy_v4(ip.source, ip.destination, ports, ip.protocol)
         }
         ethertype::IPV6 => {
             let Some(ip) = view_at::<Ipv6>(frame, ethernet::LEN) else { return 0 };
-            let ports = u32::from_ne_bytes(ports_at(ip.next_header, ethernet::LEN + ipv6::LEN));
-            let source = u128::from_ne_bytes(ip.source);
-            let destination = u128::from_ne_bytes(ip.destination).rotate_left(32);
-            let addresses = source ^ destination;
-            (addresses >> 64) as u64
-                ^ mix(addresses as u64)
-                ^ mix(u64::from(ports) << 8 | u64::from(ip.next_header))
+            let ports = ports_at(ip.next_header, ethernet::LEN + ipv6::LEN);
+            entropy_v6(ip.source, ip.destination, ports, ip.next_header)
         }
         _ => {
             let [a, b, c, d, e, f] = ethernet.source;
             let [g, h, i, j, k, l] = ethernet.destination;
-            u64::from_ne_bytes([a, b, c, d, e, f, g, h]) ^ u64::from_ne_bytes([i, j, k, l, 0, 0, 0, 0])
+            fold(u64::from_ne_bytes([a, b, c, d, e, f, g, h]) ^ u64::from_ne_bytes([i, j, k, l, 0, 0, 0, 0]))
         }
-    };
+    }
+}
+
+/// [`entropy`] of an IPv4 flow; `ports` are those of TCP and UDP, and 0 of what has none.
+#[inline(always)]
+pub fn entropy_v4(source: [u8; 4], destination: [u8; 4], ports: [u8; 4], protocol: u8) -> u16 {
+    let addresses = u64::from(u32::from_ne_bytes(source)) << 32 | u64::from(u32::from_ne_bytes(destination));
+    fold(addresses ^ mix(u64::from(u32::from_ne_bytes(ports)) << 8 | u64::from(protocol)))
+}
+
+/// [`entropy`] of an IPv6 flow.
+#[inline(always)]
+pub fn entropy_v6(source: [u8; 16], destination: [u8; 16], ports: [u8; 4], next_header: u8) -> u16 {
+    let addresses = u128::from_ne_bytes(source) ^ u128::from_ne_bytes(destination).rotate_left(32);
+    let ports = u64::from(u32::from_ne_bytes(ports)) << 8 | u64::from(next_header);
+    fold((addresses >> 64) as u64 ^ mix(addresses as u64) ^ mix(ports))
+}
+
+#[inline]
+fn fold(sum: u64) -> u16 {
     (mix(sum) >> 48) as u16
 }
 

@@ -1,5 +1,6 @@
 //! The graph: what all workers share, and one worker's run over a burst.
 
+use crate::adjacency::Adjacencies;
 use crate::batch::{Meta, Metas};
 use crate::classify::{self, Keys};
 use crate::counters::{Counters, empty_snapshot};
@@ -103,6 +104,7 @@ impl Pipeline {
             reader: self.sessions.reader().ok()?,
             metas: [Meta::default(); BURST],
             keys: Box::default(),
+            adjacencies: Adjacencies::new(),
             outbox: Outbox::new(self.config.ports.len()),
             due: Due::new(),
             cursor: 0,
@@ -150,6 +152,14 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// What stands for the present state of the forwarding database and the neighbours: differs when a MAC has moved or a
+    /// neighbour changed, and every second.
+    #[inline]
+    pub(crate) fn validity(&self) -> u64 {
+        let changes = self.shared.fdb.moves() + self.shared.neighbors.changes();
+        changes << 32 | self.second & 0xffff_ffff
+    }
+
     /// Where a packet to a neighbour goes; notes it down in `due` if it is to be solicited.
     #[inline(always)]
     pub(crate) fn next_hop(&self, index: NeighborIndex, due: &mut Due) -> Option<Remote> {
@@ -181,6 +191,7 @@ pub struct Worker<P> {
     reader: Reader,
     metas: Metas,
     keys: Box<Keys>,
+    adjacencies: Adjacencies,
     outbox: Outbox<P>,
     due: Due,
     cursor: usize,
@@ -204,7 +215,7 @@ impl<P: Packet> Worker<P> {
         io: &mut impl Io<P>,
         probe: &mut impl Probe,
     ) {
-        let Self { shared, index, reader, metas, keys, outbox, due, .. } = self;
+        let Self { shared, index, reader, metas, keys, adjacencies, outbox, due, .. } = self;
         let Some(counters) = shared.workers.get(*index) else { return packets.clear() };
         let cx = &Context {
             shared,
@@ -214,25 +225,25 @@ impl<P: Packet> Worker<P> {
             second: now / 1_000_000_000,
             timestamp: Timestamp::from_nanos(now),
         };
-        for (meta, _) in metas.iter_mut().zip(packets.iter()) {
-            *meta = Meta::default();
-        }
-        ingress::run(cx, port, packets, metas);
+        let only_tenants = ingress::run(cx, port, packets, metas);
         probe.passed("ingress");
         decap::run(cx, packets, metas);
         probe.passed("decap");
-        from_kernel::run(cx, packets, metas);
-        probe.passed("from_kernel");
-        local::run(cx, port, packets, metas);
-        probe.passed("local");
+        if !only_tenants {
+            from_kernel::run(cx, packets, metas);
+            local::run(cx, port, packets, metas);
+        }
+        probe.passed("from_kernel, local");
         classify::run(packets, metas, keys);
         probe.passed("classify");
         let out = &mut Out { outbox, io, due };
-        lookup::run(cx, &reader.enter(), packets, metas, keys, out);
+        let all_forwarded = lookup::run(cx, &reader.enter(), packets, metas, keys, out);
         probe.passed("lookup");
-        trap::run(cx, packets, metas, out.due);
+        if !all_forwarded {
+            trap::run(cx, packets, metas, out.due);
+        }
         probe.passed("trap");
-        encap::run(cx, packets, metas, out);
+        encap::run(cx, adjacencies, packets, metas, out);
         probe.passed("encap");
         egress::run(cx, packets, metas, out);
         probe.passed("egress");

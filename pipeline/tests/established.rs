@@ -52,9 +52,12 @@ fn every_protocol_and_family_there_and_back() {
         gateway.install(&routed(9, protocol, original, translated));
         let sent = frame((CLIENT_MAC, GATEWAY_RED), protocol, &original, 64, b"odd");
         let out = gateway.forward(UPLINK, &vlan(100, &sent), UPLINK);
-        let (_, inner) = unwrap(&untag(2, &out));
+        let (outer, inner) = unwrap(&untag(2, &out));
         let expected = frame((GATEWAY_BLUE, SERVER_MAC), protocol, &translated, 63, b"odd");
         assert_eq!(inner, expected, "protocol {protocol}");
+        let by_kernel = gateway.forward(KERNEL, &Outer::from_kernel(2000).wrap(&expected), UPLINK);
+        let (slow, _) = unwrap(&untag(2, &by_kernel));
+        assert_eq!(outer, slow, "one path through the underlay, whichever way a packet takes here");
         let back = frame((SERVER_MAC, GATEWAY_BLUE), protocol, &swapped(&translated), 200, b"even");
         let out = gateway.forward(UPLINK, &vlan(2, &Outer::from_vtep().wrap(&back)), UPLINK);
         let expected = frame((GATEWAY_RED, CLIENT_MAC), protocol, &swapped(&original), 199, b"even");

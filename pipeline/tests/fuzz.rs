@@ -42,9 +42,9 @@ fn seeds() -> Vec<(u8, Vec<u8>)> {
         let mut error = frame((SERVER_MAC, GATEWAY_BLUE), kind, &to, 64, &quoted[14..]);
         let unreachable = if kind == 1 { 3 } else { 1 };
         let delta = conntrack::checksum::ChecksumDelta::replace(&[error[at], 0], &[unreachable, 0]);
-        let checksum = delta.apply(u16::from_be_bytes([error[at + 2], error[at + 3]]));
+        let checksum = delta.apply([error[at + 2], error[at + 3]]);
         error[at] = unreachable;
-        error[at + 2..at + 4].copy_from_slice(&checksum.to_be_bytes());
+        error[at + 2..at + 4].copy_from_slice(&checksum);
         seeds.push((UPLINK, vlan(100, &there)));
         seeds.push((ACCESS, there.clone()));
         seeds.push((UPLINK, vlan(2, &Outer::from_vtep().wrap(&back))));

@@ -100,6 +100,21 @@ fn who_is_heard_need_not_be_asked() {
 }
 
 #[test]
+fn a_neighbor_that_changes_its_mac_is_followed_at_once() {
+    let mut config = resolving();
+    config.lifs[1].vteps.pop();
+    let mut gateway = Gateway::with(config);
+    for mac in [VTEP_MAC, VTEP2_MAC, VTEP_MAC] {
+        gateway.receive(UPLINK, &from_server(Outer { macs: (mac, UPLINK_MAC), ..Outer::from_vtep() }));
+        gateway.io.sent.iter_mut().for_each(Vec::clear);
+        for _ in 0..2 {
+            let (outer, _) = unwrap(&untag(2, &gateway.forward(KERNEL, &to_server(), UPLINK)));
+            assert_eq!(outer.macs, (UPLINK_MAC, mac));
+        }
+    }
+}
+
+#[test]
 fn vteps_are_learned_move_and_age() {
     let mut gateway = Gateway::new();
     let third = std::net::Ipv4Addr::new(192, 0, 2, 77);

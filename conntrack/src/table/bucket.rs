@@ -24,7 +24,7 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
     /// The ways whose tag is `tag`, as bits.
-    #[inline]
+    #[inline(always)]
     pub fn matching(&self, tag: u8) -> u32 {
         match_bytes(self.tags_low.load(Acquire), self.tags_high.load(Acquire), tag)
     }

@@ -7,7 +7,7 @@
 
 use crate::key::{FlowKeyV4, FlowKeyV6};
 use crate::plan::Half;
-use crate::rewrite::{Rewrite, RewriteFlags};
+use crate::rewrite::{Macs, Rewrite, RewriteFlags};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
 use crate::{ChecksumDelta, LifIndex};
 
@@ -28,21 +28,14 @@ pub(super) struct Hot {
 
 const FLAGS: u32 = 0xff;
 
-/// A timeout's floor in eight bits, so that a lookup sees from the entry alone that a flow has not expired: the mantissa's
-/// low three bits and the exponent of a number of 64 ms units, rounded down.
+/// The largest power of two of milliseconds within a timeout, so that a lookup sees from the entry alone that a flow used
+/// that lately has not expired.
 fn patience(timeout_ms: u64) -> u8 {
-    let units = (timeout_ms >> 6).max(8);
-    let exponent = units.ilog2() - 3;
-    ((units >> exponent) as u8 & 7) | (exponent as u8) << 3
-}
-
-/// The floor in milliseconds.
-fn patience_ms(patience: u32) -> u32 {
-    (8 + (patience & 7)) << ((patience >> 3 & 31) + 6).min(28)
+    timeout_ms.max(1).ilog2().min(31) as u8
 }
 
 impl Hot {
-    #[inline]
+    #[inline(always)]
     pub fn flags(&self) -> RewriteFlags {
         RewriteFlags((self.control.load(Relaxed) & FLAGS) as u16)
     }
@@ -56,18 +49,18 @@ impl Hot {
         self.control.fetch_and(!u32::from(flags), AcqRel);
     }
 
-    /// Whether the flow was used so lately that its session cannot have timed out. A stamp of the future is one of a
-    /// worker a little ahead.
-    #[inline]
+    /// Whether the flow was used so lately that its session cannot have timed out.
+    #[inline(always)]
     pub fn is_fresh(&self, now: u32) -> bool {
         let idle = now.wrapping_sub(self.stamp.load(Relaxed));
-        idle < patience_ms(self.control.load(Relaxed) >> 8 & 0xff) || idle > i32::MAX as u32
+        idle >> (self.control.load(Relaxed) >> 8 & 31) == 0
     }
 
-    fn rewrite<A>(&self, [source, destination]: [A; 2], deltas: u32, macs: [u32; 3]) -> Rewrite<A> {
+    #[inline(always)]
+    fn rewrite<A>(&self, [source, destination]: [A; 2], end: &End) -> Rewrite<A> {
         let control = self.control.load(Relaxed);
         let [p0, p1, p2, p3] = self.ports.load(Relaxed).to_ne_bytes();
-        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5]: [u8; 12] = zerocopy::transmute!(macs);
+        let deltas = end.deltas.load(Relaxed);
         Rewrite {
             source,
             destination,
@@ -75,8 +68,7 @@ impl Hot {
             destination_port: [p2, p3],
             l3_delta: ChecksumDelta(deltas as u16),
             l4_delta: ChecksumDelta((deltas >> 16) as u16),
-            destination_mac: [d0, d1, d2, d3, d4, d5],
-            source_mac: [s0, s1, s2, s3, s4, s5],
+            macs: Macs::from_words(end.macs_first.load(Relaxed), end.macs_last.load(Relaxed)),
             out_lif: LifIndex((control >> 16) as u16),
             flags: RewriteFlags((control & FLAGS) as u16),
         }
@@ -100,20 +92,31 @@ fn deltas<A>(rewrite: &Rewrite<A>) -> u32 {
     u32::from(rewrite.l4_delta.0) << 16 | u32::from(rewrite.l3_delta.0)
 }
 
-fn macs<A>(rewrite: &Rewrite<A>) -> [u32; 3] {
-    zerocopy::transmute!([rewrite.destination_mac, rewrite.source_mac])
+/// The last words of an entry's rewrite.
+#[derive(Default)]
+#[repr(C)]
+pub(super) struct End {
+    macs_first: AtomicU64,
+    macs_last: AtomicU32,
+    deltas: AtomicU32,
 }
 
-fn load<const N: usize>(words: &[AtomicU32; N]) -> [u32; N] {
-    std::array::from_fn(|i| words.get(i).map_or(0, |word| word.load(Relaxed)))
+impl End {
+    fn write<A>(&self, rewrite: &Rewrite<A>) {
+        let (first, last) = rewrite.macs.words();
+        self.macs_first.store(first, Relaxed);
+        self.macs_last.store(last, Relaxed);
+        self.deltas.store(deltas(rewrite), Relaxed);
+    }
 }
 
+#[inline(always)]
 fn load_u64<const N: usize>(words: &[AtomicU64; N]) -> [u64; N] {
     std::array::from_fn(|i| words.get(i).map_or(0, |word| word.load(Relaxed)))
 }
 
 /// An entry of either family.
-pub(super) trait Entry: super::memory::Zeroable {
+pub(super) trait Entry: super::memory::Zeroable + 'static {
     type Key: Copy;
     type Address: Copy;
 
@@ -124,6 +127,10 @@ pub(super) trait Entry: super::memory::Zeroable {
     fn write(&self, half: &Half<Self::Key, Self::Address>, timeout_ms: u64, now: u32);
     fn hash(hasher: &super::hash::Hasher, key: &Self::Key) -> u64;
     fn protocol(key: &Self::Key) -> u8;
+    /// The table's flows of this kind.
+    fn family(table: &super::SessionTable) -> &super::Family<Self>
+    where
+        Self: Sized;
 }
 
 /// One direction of an IPv4 session.
@@ -133,8 +140,7 @@ pub(super) struct EntryV4 {
     key: [AtomicU64; 2],
     hot: Hot,
     addresses: AtomicU64,
-    macs: [AtomicU32; 3],
-    deltas: AtomicU32,
+    end: End,
 }
 
 /// One direction of an IPv6 session.
@@ -144,8 +150,7 @@ pub(super) struct EntryV6 {
     key: [AtomicU64; 5],
     hot: Hot,
     addresses: [AtomicU64; 4],
-    macs: [AtomicU32; 3],
-    deltas: AtomicU32,
+    end: End,
     reserved: [AtomicU64; 2],
 }
 
@@ -156,12 +161,12 @@ impl Entry for EntryV4 {
     type Key = FlowKeyV4;
     type Address = [u8; 4];
 
-    #[inline]
+    #[inline(always)]
     fn hot(&self) -> &Hot {
         &self.hot
     }
 
-    #[inline]
+    #[inline(always)]
     fn matches(&self, key: &FlowKeyV4) -> bool {
         let ([a, b], [x, y]) = (load_u64(&self.key), key.words());
         (a ^ x) | (b ^ y) == 0
@@ -171,22 +176,21 @@ impl Entry for EntryV4 {
         FlowKeyV4::from_words(load_u64(&self.key))
     }
 
-    #[inline]
+    #[inline(always)]
     fn rewrite(&self) -> Rewrite<[u8; 4]> {
         let addresses = zerocopy::transmute!(self.addresses.load(Relaxed));
-        self.hot.rewrite(addresses, self.deltas.load(Relaxed), load(&self.macs))
+        self.hot.rewrite(addresses, &self.end)
     }
 
     fn write(&self, half: &Half<FlowKeyV4, [u8; 4]>, timeout_ms: u64, now: u32) {
         let Half { key, rewrite } = half;
         self.key.iter().zip(key.words()).for_each(|(word, value)| word.store(value, Relaxed));
         self.addresses.store(zerocopy::transmute!([rewrite.source, rewrite.destination]), Relaxed);
-        self.macs.iter().zip(macs(rewrite)).for_each(|(word, value)| word.store(value, Relaxed));
-        self.deltas.store(deltas(rewrite), Relaxed);
+        self.end.write(rewrite);
         self.hot.write(rewrite, timeout_ms, now);
     }
 
-    #[inline]
+    #[inline(always)]
     fn hash(hasher: &super::hash::Hasher, key: &FlowKeyV4) -> u64 {
         hasher.hash_2(key.words())
     }
@@ -194,18 +198,23 @@ impl Entry for EntryV4 {
     fn protocol(key: &FlowKeyV4) -> u8 {
         key.protocol()
     }
+
+    #[inline(always)]
+    fn family(table: &super::SessionTable) -> &super::Family<Self> {
+        &table.v4
+    }
 }
 
 impl Entry for EntryV6 {
     type Key = FlowKeyV6;
     type Address = [u8; 16];
 
-    #[inline]
+    #[inline(always)]
     fn hot(&self) -> &Hot {
         &self.hot
     }
 
-    #[inline]
+    #[inline(always)]
     fn matches(&self, key: &FlowKeyV6) -> bool {
         let ([a, b, c, d, e], [u, v, w, x, y]) = (load_u64(&self.key), key.words());
         (a ^ u) | (b ^ v) | (c ^ w) | (d ^ x) | (e ^ y) == 0
@@ -215,10 +224,10 @@ impl Entry for EntryV6 {
         FlowKeyV6::from_words(load_u64(&self.key))
     }
 
-    #[inline]
+    #[inline(always)]
     fn rewrite(&self) -> Rewrite<[u8; 16]> {
         let addresses = zerocopy::transmute!(load_u64(&self.addresses));
-        self.hot.rewrite(addresses, self.deltas.load(Relaxed), load(&self.macs))
+        self.hot.rewrite(addresses, &self.end)
     }
 
     fn write(&self, half: &Half<FlowKeyV6, [u8; 16]>, timeout_ms: u64, now: u32) {
@@ -226,18 +235,22 @@ impl Entry for EntryV6 {
         let addresses: [u64; 4] = zerocopy::transmute!([rewrite.source, rewrite.destination]);
         self.key.iter().zip(key.words()).for_each(|(word, value)| word.store(value, Relaxed));
         self.addresses.iter().zip(addresses).for_each(|(word, value)| word.store(value, Relaxed));
-        self.macs.iter().zip(macs(rewrite)).for_each(|(word, value)| word.store(value, Relaxed));
-        self.deltas.store(deltas(rewrite), Relaxed);
+        self.end.write(rewrite);
         self.hot.write(rewrite, timeout_ms, now);
     }
 
-    #[inline]
+    #[inline(always)]
     fn hash(hasher: &super::hash::Hasher, key: &FlowKeyV6) -> u64 {
         hasher.hash_5(key.words())
     }
 
     fn protocol(key: &FlowKeyV6) -> u8 {
         key.protocol()
+    }
+
+    #[inline(always)]
+    fn family(table: &super::SessionTable) -> &super::Family<Self> {
+        &table.v6
     }
 }
 
@@ -246,11 +259,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patience_is_a_tight_floor() {
+    fn patience_is_a_floor() {
         for seconds in (1..5000u32).chain([7440, 86400, 1 << 20, (1 << 21) - 1, 1 << 21]) {
             let timeout = u64::from(seconds) * 1000;
-            let floor = u64::from(patience_ms(u32::from(patience(timeout))));
-            assert!(floor <= timeout && floor * 10 >= timeout * 8, "{timeout} {floor}");
+            let floor = 1u64 << patience(timeout);
+            assert!(floor <= timeout && floor * 2 > timeout, "{timeout} {floor}");
         }
     }
 }

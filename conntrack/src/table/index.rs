@@ -53,7 +53,7 @@ impl Index {
     }
 
     /// The first place of an item.
-    #[inline]
+    #[inline(always)]
     pub fn first(&self, hash: u64) -> Place {
         let bucket = ((hash & 0xffff_ffff) * self.count) >> 32;
         Place { bucket: bucket as u32, tag: ((hash >> 56) as u8).max(1) }
@@ -69,20 +69,10 @@ impl Index {
         Place { bucket: other, tag }
     }
 
-    /// Asks for the place's cache line.
-    #[inline]
-    pub fn prefetch(&self, place: Place) {
-        if let Some(bucket) = self.buckets.get(place.bucket as usize) {
-            prefetch(bucket);
-        }
-    }
-
-    /// The first value at `place` under its tag: a guess, wrong in one of twenty cases, to be verified.
-    #[inline]
-    pub fn guess(&self, place: Place) -> Option<u32> {
-        let bucket = self.buckets.get(place.bucket as usize)?;
-        let ways = bucket.matching(place.tag);
-        bucket.values.get(ways.trailing_zeros() as usize).map(|value| value.load(Acquire))
+    /// The buckets, for what a burst does with them.
+    #[inline(always)]
+    pub fn buckets(&self) -> Buckets<'_> {
+        Buckets(&self.buckets)
     }
 
     /// The value that is under `hash` and `wanted`.
@@ -162,6 +152,28 @@ impl Index {
         source.version.store(source.version.load(Relaxed).wrapping_add(1), Release);
         source.set_tag(from.1, EMPTY);
         true
+    }
+}
+
+/// The buckets of an index.
+#[derive(Clone, Copy)]
+pub(super) struct Buckets<'i>(&'i [Bucket]);
+
+impl Buckets<'_> {
+    /// Asks for the place's cache line.
+    #[inline(always)]
+    pub fn prefetch(self, place: Place) {
+        if let Some(bucket) = self.0.get(place.bucket as usize) {
+            prefetch(bucket);
+        }
+    }
+
+    /// The first value at `place` under its tag: a guess, wrong in one of twenty cases, to be verified.
+    #[inline(always)]
+    pub fn guess(self, place: Place) -> Option<u32> {
+        let bucket = self.0.get(place.bucket as usize)?;
+        let ways = bucket.matching(place.tag);
+        bucket.values.get(ways.trailing_zeros() as usize).map(|value| value.load(Acquire))
     }
 }
 

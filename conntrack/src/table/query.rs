@@ -141,6 +141,7 @@ where
     IpAddr: From<A>,
 {
     fn from(rewrite: Rewrite<A>) -> Self {
+        let [destination, source] = rewrite.macs.split();
         Self {
             after: Tuple {
                 source: rewrite.source.into(),
@@ -148,7 +149,7 @@ where
                 source_port: u16::from_be_bytes(rewrite.source_port),
                 destination_port: u16::from_be_bytes(rewrite.destination_port),
             },
-            macs: MacPair { source: rewrite.source_mac, destination: rewrite.destination_mac },
+            macs: MacPair { source, destination },
             out_lif: rewrite.out_lif,
             flags: rewrite.flags,
         }

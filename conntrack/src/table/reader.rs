@@ -2,6 +2,7 @@
 
 use super::entry::{Entry, EntryV4, EntryV6};
 use super::extras::{Extras, NEVER};
+use super::index::Place;
 use super::memory::prefetch;
 use super::record::{CARRIED, COLLECTOR_V4, NIL, Record};
 use super::{BURST, Family, SessionTable};
@@ -59,82 +60,87 @@ impl Burst<'_> {
     /// others: `flows[i]` is the flow of `keys[i]`. Flows of ended or expired sessions are not found.
     pub fn lookup_v4<'b>(&'b self, keys: &[FlowKeyV4], now: Timestamp, flows: &mut [Option<FlowV4<'b>>]) {
         let table = &*self.reader.table;
-        lookup(table, &table.v4, keys, now, flows);
+        lookup::<EntryV4, _>(table, keys, now, flows);
     }
 
     /// The same for IPv6.
     pub fn lookup_v6<'b>(&'b self, keys: &[FlowKeyV6], now: Timestamp, flows: &mut [Option<FlowV6<'b>>]) {
         let table = &*self.reader.table;
-        lookup(table, &table.v6, keys, now, flows);
+        lookup::<EntryV6, _>(table, keys, now, flows);
     }
 }
 
 /// All keys, a burst at a time.
 fn lookup<'b, E: Entry, F: From<Flow<'b, E>>>(
     table: &'b SessionTable,
-    family: &'b Family<E>,
     keys: &[E::Key],
     now: Timestamp,
     flows: &mut [Option<F>],
 ) {
     for (keys, flows) in keys.chunks(BURST).zip(flows.chunks_mut(BURST)) {
-        lookup_burst(table, family, keys, now, flows);
+        lookup_burst(table, keys, now, flows);
     }
     flows.iter_mut().skip(keys.len()).for_each(|flow| *flow = None);
 }
 
+/// A key on its way through the passes.
+#[derive(Clone, Copy)]
+struct Search {
+    hash: u64,
+    place: Place,
+    /// The entry under the key's tag; [`NIL`] if there is none in the first bucket.
+    guess: u32,
+}
+
 /// At most [`BURST`] keys, in passes: hash all and ask for their buckets; match tags and ask for entries; the same in the
 /// second bucket for those not in their first; compare keys.
-#[inline]
+#[inline(always)]
 fn lookup_burst<'b, E: Entry, F: From<Flow<'b, E>>>(
     table: &'b SessionTable,
-    family: &'b Family<E>,
     keys: &[E::Key],
     now: Timestamp,
     flows: &mut [Option<F>],
 ) {
-    let mut hashes = [0u64; BURST];
-    let mut guesses = [NIL; BURST];
-    let index = &family.index;
-    for (key, hash) in keys.iter().zip(&mut hashes) {
-        *hash = E::hash(&table.hasher, key);
-        index.prefetch(index.first(*hash));
+    let family = E::family(table);
+    let (index, entries): (_, &[E]) = (&family.index, &family.entries);
+    let buckets = index.buckets();
+    let ask = |entry: u32| {
+        if let Some(entry) = entries.get(entry as usize) {
+            prefetch(entry);
+        }
+    };
+    let mut searches = [Search { hash: 0, place: Place { bucket: 0, tag: 0 }, guess: NIL }; BURST];
+    for (key, search) in keys.iter().zip(&mut searches) {
+        search.hash = E::hash(&table.hasher, key);
+        search.place = index.first(search.hash);
+        buckets.prefetch(search.place);
     }
-    let mut elsewhere = 0u32;
-    for (i, (hash, guess)) in hashes.iter().zip(&mut guesses).take(keys.len()).enumerate() {
-        let place = index.first(*hash);
-        if let Some(entry) = index.guess(place) {
-            *guess = entry;
-            family.prefetch(entry);
+    let mut elsewhere = false;
+    for (_, search) in keys.iter().zip(&mut searches) {
+        if let Some(entry) = buckets.guess(search.place) {
+            search.guess = entry;
+            ask(entry);
         } else {
-            elsewhere |= 1 << i;
-            index.prefetch(index.other(place));
+            elsewhere = true;
+            buckets.prefetch(index.other(search.place));
         }
     }
-    while elsewhere != 0 {
-        let i = elsewhere.trailing_zeros() as usize;
-        elsewhere &= elsewhere - 1;
-        if let (Some(hash), Some(guess)) = (hashes.get(i), guesses.get_mut(i))
-            && let Some(entry) = index.guess(index.other(index.first(*hash)))
-        {
-            *guess = entry;
-            family.prefetch(entry);
+    if elsewhere {
+        for (_, search) in keys.iter().zip(&mut searches).filter(|(_, search)| search.guess == NIL) {
+            if let Some(entry) = buckets.guess(index.other(search.place)) {
+                search.guess = entry;
+                ask(entry);
+            }
         }
     }
-    for (((key, hash), guess), flow) in keys.iter().zip(&hashes).zip(&guesses).zip(flows) {
-        *flow = table.resolve(family, key, *hash, *guess, now).map(F::from);
+    for ((key, search), flow) in keys.iter().zip(&searches).zip(flows) {
+        *flow = table.resolve(entries, key, search, now).map(F::from);
     }
 }
 
 impl<E: Entry> Family<E> {
-    #[inline]
-    fn prefetch(&self, entry: u32) {
-        if let Some(entry) = self.entries.get(entry as usize) {
-            prefetch(entry);
-        }
-    }
-
     /// The entry of `key`, dead or alive.
+    #[cold]
     pub(super) fn find(&self, key: &E::Key, hash: u64) -> Option<(u32, &E)> {
         let number = self
             .index
@@ -144,18 +150,17 @@ impl<E: Entry> Family<E> {
 }
 
 impl SessionTable {
-    #[inline]
+    #[inline(always)]
     fn resolve<'b, E: Entry>(
         &'b self,
-        family: &'b Family<E>,
+        entries: &'b [E],
         key: &E::Key,
-        hash: u64,
-        guess: u32,
+        search: &Search,
         now: Timestamp,
     ) -> Option<Flow<'b, E>> {
-        let (number, entry) = match family.entries.get(guess as usize) {
-            Some(entry) if entry.matches(key) => (guess, entry),
-            _ => family.find(key, hash)?,
+        let (number, entry) = match entries.get(search.guess as usize) {
+            Some(entry) if entry.matches(key) => (search.guess, entry),
+            _ => E::family(self).find(key, search.hash)?,
         };
         let flags = entry.hot().flags();
         if flags.any(RewriteFlags::DEAD | RewriteFlags::POLICED)
@@ -163,16 +168,17 @@ impl SessionTable {
         {
             return None;
         }
-        if !entry.hot().is_fresh(now.0 as u32) && self.is_expired(family, number / 2, now.0 as u32) {
+        if !entry.hot().is_fresh(now.0 as u32) && self.is_expired::<E>(number / 2, now.0 as u32) {
             return None;
         }
-        Some(Flow { table: self, family, entry })
+        Some(Flow { table: self, entry })
     }
 
     /// Whether neither flow of `slot` saw a packet for the session's timeout.
     #[cold]
-    pub(super) fn is_expired<E: Entry>(&self, family: &Family<E>, slot: u32, now: u32) -> bool {
-        let (Some((forward, reverse)), Some(record)) = (family.pair(slot), self.records.get(slot as usize))
+    pub(super) fn is_expired<E: Entry>(&self, slot: u32, now: u32) -> bool {
+        let (Some((forward, reverse)), Some(record)) =
+            (E::family(self).pair(slot), self.records.get(slot as usize))
         else {
             return false;
         };
@@ -187,7 +193,6 @@ impl SessionTable {
 /// A flow found, of either family.
 struct Flow<'b, E> {
     table: &'b SessionTable,
-    family: &'b Family<E>,
     entry: &'b E,
 }
 
@@ -202,7 +207,8 @@ impl<E> Copy for Flow<'_, E> {}
 impl<'b, E: Entry> Flow<'b, E> {
     /// Entry number, slot and record: only where that is rare.
     fn locate(&self) -> Option<(usize, u32, &'b Record)> {
-        let offset = std::ptr::from_ref(self.entry) as usize - self.family.entries.as_ptr() as usize;
+        let offset =
+            std::ptr::from_ref(self.entry) as usize - E::family(self.table).entries.as_ptr() as usize;
         let number = offset / size_of::<E>();
         let slot = (number / 2) as u32;
         Some((number, slot, self.table.records.get(slot as usize)?))
@@ -238,7 +244,7 @@ impl<'b, E: Entry> Flow<'b, E> {
         let (before, after) = record.observe(number % 2 == 1, flags);
         if after.is_over() {
             // Also if another worker saw the end first: it may not have come to this yet.
-            if let Some((forward, reverse)) = self.family.pair(slot) {
+            if let Some((forward, reverse)) = E::family(self.table).pair(slot) {
                 forward.hot().set_flags(RewriteFlags::DEAD);
                 reverse.hot().set_flags(RewriteFlags::DEAD);
             }

@@ -144,7 +144,7 @@ impl SessionTable {
     }
 
     fn prefetch(&self, spec: &SessionSpec, plan: &Result<Plan, &'static str>) {
-        self.ids.prefetch(self.ids.first(self.hasher.hash_1(spec.id.0)));
+        self.ids.buckets().prefetch(self.ids.first(self.hasher.hash_1(spec.id.0)));
         match plan {
             Ok(Plan::V4(flows)) => self.prefetch_flows(&self.v4, flows),
             Ok(Plan::V6(flows)) => self.prefetch_flows(&self.v6, flows),
@@ -155,8 +155,8 @@ impl SessionTable {
     fn prefetch_flows<E: Entry>(&self, family: &Family<E>, flows: &Flows<E::Key, E::Address>) {
         for half in flows {
             let place = family.index.first(E::hash(&self.hasher, &half.key));
-            family.index.prefetch(place);
-            family.index.prefetch(family.index.other(place));
+            family.index.buckets().prefetch(place);
+            family.index.buckets().prefetch(family.index.other(place));
         }
     }
 
@@ -325,7 +325,7 @@ impl SessionTable {
     fn unlink<E: Entry>(&self, writer: &mut Writer, family: &Family<E>, slot: u32) {
         let Some((first, second)) = family.pair(slot) else { return };
         let hashes = [first, second].map(|entry| E::hash(&self.hasher, &entry.key()));
-        hashes.iter().for_each(|&hash| family.index.prefetch(family.index.first(hash)));
+        hashes.iter().for_each(|&hash| family.index.buckets().prefetch(family.index.first(hash)));
         for ((entry, hash), number) in [first, second].into_iter().zip(hashes).zip([slot * 2, slot * 2 + 1]) {
             family.index.remove(&mut writer.search, hash, number);
             entry.hot().set_flags(RewriteFlags::DEAD);

@@ -111,8 +111,16 @@ pub(super) unsafe fn data_refcnt<'a>(segment: *mut sys::rte_mbuf) -> &'a AtomicU
 /// The segment is alive.
 #[inline]
 pub(super) unsafe fn is_exclusive(segment: *mut sys::rte_mbuf) -> bool {
-    // SAFETY: promised by the caller. Acquire: what a former owner wrote or read comes before what we write.
-    unsafe { data_refcnt(segment).load(Ordering::Acquire) == 1 }
+    // SAFETY: promised by the caller. Acquire: what a former owner wrote or read comes before what we write. A direct segment,
+    // as nearly all are, counts in itself.
+    unsafe {
+        let count = if (*segment).ol_flags & OWNERSHIP_FLAGS == 0 {
+            AtomicU16::from_ptr(&raw mut (*segment).refcnt)
+        } else {
+            data_refcnt(segment)
+        };
+        count.load(Ordering::Acquire) == 1
+    }
 }
 
 /// Cuts a chain to `len` bytes and frees the segments behind.

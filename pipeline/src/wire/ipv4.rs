@@ -53,10 +53,17 @@ impl Ipv4 {
         self.fragment.get() & 0x3fff != 0
     }
 
-    /// The sum of the 20 bytes as 16-bit words in the machine's order, folded: 0xffff if the header (without options) has a
-    /// right checksum. The sum does not depend on the byte order (RFC 1071 section 2).
-    #[inline]
-    pub fn sum(&self) -> u16 {
+    /// Both addresses, source first.
+    #[inline(always)]
+    pub fn addresses(&self) -> [u8; 8] {
+        let ([a, b, c, d], [e, f, g, h]) = (self.source, self.destination);
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// Whether the checksum over the 20 bytes (no options) is right: their sum as 16-bit words is a multiple of 0xffff, in
+    /// whatever byte order (RFC 1071 section 2), and so is that of their 32-bit words. It is never 0: the version is not.
+    #[inline(always)]
+    pub fn has_right_checksum(&self) -> bool {
         let bytes = self.as_bytes();
         let mut sum = 0u64;
         for word in bytes.chunks_exact(4) {
@@ -64,9 +71,6 @@ impl Ipv4 {
                 sum += u64::from(u32::from_ne_bytes(word));
             }
         }
-        let sum = (sum & 0xffff_ffff) + (sum >> 32);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        ((sum & 0xffff) + (sum >> 16)) as u16
+        sum.is_multiple_of(0xffff)
     }
 }

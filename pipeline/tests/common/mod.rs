@@ -352,9 +352,9 @@ pub fn with_flags(flags: u8, original: &Tuple) -> Vec<u8> {
     let mut bytes = frame((CLIENT_MAC, GATEWAY_RED), 6, original, 64, b"");
     let old = bytes[47];
     bytes[47] = flags;
-    let checksum = u16::from_be_bytes([bytes[50], bytes[51]]);
+    let checksum = [bytes[50], bytes[51]];
     let delta = conntrack::checksum::ChecksumDelta::replace(&[0, old], &[0, flags]);
-    bytes[50..52].copy_from_slice(&delta.apply(checksum).to_be_bytes());
+    bytes[50..52].copy_from_slice(&delta.apply(checksum));
     bytes
 }
 
