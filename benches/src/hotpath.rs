@@ -22,24 +22,38 @@ pub struct Bed {
 impl Bed {
     /// Installs the sessions, and lets the worker learn where the server is.
     pub fn new(sessions: u32, hugepages: bool, pool: &Mempool) -> Result<Self> {
-        let table = SessionTable::new(TableConfig {
-            capacity: sessions.max(1024),
-            timeouts: Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 },
-            readers: 2,
-            hugepages,
-            hash_secret: [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03],
-        })?;
-        for n in 0..sessions {
-            table.insert(&traffic::session(n), Timestamp(0)).with_context(|| format!("session {n}"))?;
-        }
-        let pipeline = Pipeline::new(traffic::config(), table.clone(), 1, [1, 2])
-            .map_err(|errors| anyhow::anyhow!("configuration: {errors:?}"))?;
-        let mut worker = pipeline.worker(0).context("worker 0")?;
-        let mut hello: Burst<Frame> = ArrayVec::new();
-        hello.push(Frame::new(Mbuf::from_slice(pool, &traffic::hello()).context("the pool is empty")?, ()));
-        worker.process(traffic::UPLINK, &mut hello, 0, &mut Collect { pool, sent: ArrayVec::new() });
-        Ok(Self { worker, _table: table })
+        let (table, mut workers) = stand_up(sessions, 0, hugepages, pool, 1)?;
+        Ok(Self { worker: workers.pop().context("a worker")?, _table: table })
     }
+}
+
+/// A table with `sessions` sessions and room for more, and a pipeline with workers that know where the server is.
+pub fn stand_up(
+    sessions: u32,
+    room: u32,
+    hugepages: bool,
+    pool: &Mempool,
+    workers: usize,
+) -> Result<(Arc<SessionTable>, Vec<Worker<Frame>>)> {
+    let table = SessionTable::new(TableConfig {
+        capacity: (sessions + room).max(1024),
+        timeouts: Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 },
+        readers: workers,
+        hugepages,
+        hash_secret: [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03],
+    })?;
+    for n in 0..sessions {
+        table.insert(&traffic::session(n), Timestamp(0)).with_context(|| format!("session {n}"))?;
+    }
+    let pipeline = Pipeline::new(traffic::config(), table.clone(), workers, [1, 2])
+        .map_err(|errors| anyhow::anyhow!("configuration: {errors:?}"))?;
+    let mut workers: Vec<Worker<Frame>> =
+        (0..workers).map(|n| pipeline.worker(n)).collect::<Option<_>>().context("the workers")?;
+    let mut hello: Burst<Frame> = ArrayVec::new();
+    hello.push(Frame::new(Mbuf::from_slice(pool, &traffic::hello()).context("the pool is empty")?, ()));
+    let worker = workers.first_mut().context("a worker")?;
+    worker.process(traffic::UPLINK, &mut hello, 0, &mut Collect { pool, sent: ArrayVec::new() });
+    Ok((table, workers))
 }
 
 /// Keeps what a worker sends until it is looked at or freed.
@@ -73,7 +87,12 @@ pub struct Frames {
 impl Frames {
     /// Of sessions 0 to `sessions` - 1, shuffled.
     pub fn new(sessions: u32) -> Self {
-        let mut order: Vec<u32> = (0..sessions).collect();
+        Self::of(0..sessions)
+    }
+
+    /// Of these sessions, shuffled.
+    pub fn of(sessions: std::ops::Range<u32>) -> Self {
+        let mut order: Vec<u32> = sessions.collect();
         let mut random = 0x2545_f491_4f6c_dd1d_u64;
         for i in (1..order.len()).rev() {
             random ^= random << 13;
@@ -257,6 +276,52 @@ fn run(
         io.sent.clear();
     }
     Ok(())
+}
+
+/// Takes packets through the worker until `stop`, or for `seconds`; packets per second of its own time. Every frame sent is
+/// checked; what makes and frees the packets counts too, so only ratios of such rates say something.
+pub fn rate(
+    pool: &Mempool,
+    worker: &mut Worker<Frame>,
+    frames: &mut Frames,
+    hz: u64,
+    seconds: f64,
+) -> Result<f64> {
+    let mut io = Collect { pool, sent: ArrayVec::new() };
+    let mut burst: Burst<Frame> = ArrayVec::new();
+    let origin = dpdk::tsc();
+    let mut packets = 0u64;
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    loop {
+        frames.fill(pool, &mut burst)?;
+        let elapsed = dpdk::tsc() - origin;
+        let so_far = elapsed as f64 / hz as f64;
+        if so_far >= seconds {
+            return Ok(packets as f64 / so_far);
+        }
+        worker.process(traffic::UPLINK, &mut burst, nanos(elapsed, hz), &mut io);
+        check(&io.sent)?;
+        io.sent.clear();
+        packets += BURST as u64;
+    }
+}
+
+/// Takes `packets` packets through the worker, time standing still; what the pipeline takes is that of [`counted`].
+pub fn counted_run(pool: &Mempool, bed: &mut Bed, frames: &mut Frames, packets: u64) -> Result<()> {
+    let mut io = Collect { pool, sent: ArrayVec::new() };
+    let mut burst: Burst<Frame> = ArrayVec::new();
+    for _ in 0..packets / BURST as u64 {
+        frames.fill(pool, &mut burst)?;
+        counted(bed, &mut burst, &mut io);
+        check(&io.sent)?;
+        io.sent.clear();
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn counted(bed: &mut Bed, burst: &mut Burst<Frame>, io: &mut Collect<'_>) {
+    bed.worker.process(traffic::UPLINK, burst, 0, io);
 }
 
 /// Nanoseconds of `ticks`.

@@ -7,6 +7,7 @@ mod bad;
 mod cores;
 mod duel;
 mod hotpath;
+mod instructions;
 mod latency;
 mod memif;
 mod peers;
@@ -16,6 +17,7 @@ mod report;
 mod rings;
 mod table;
 mod traffic;
+mod workers;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -36,9 +38,13 @@ struct Options {
     /// Runs per figure; the median counts.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Only benches whose name starts with one of these: hotpath, rings, memif, latency, peers, bad, soak, replay, table.
+    /// Only benches whose name starts with one of these: hotpath, instructions, rings, memif, latency, bad, soak, peers,
+    /// workers, table, replay.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// A file of instructions per packet that no stage may exceed.
+    #[arg(long)]
+    budget: Option<PathBuf>,
 }
 
 impl Options {
@@ -59,8 +65,12 @@ struct Stand {
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(replay::CHILD) {
-        return replay::child(arguments.next().context("runs")?.parse()?);
+    match arguments.next().as_deref() {
+        Some(replay::CHILD) => return replay::child(arguments.next().context("runs")?.parse()?),
+        Some(instructions::CHILD) => {
+            return instructions::child(arguments.next().context("packets")?.parse()?);
+        }
+        _ => {}
     }
     let options = Options::parse();
     let two_cores = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
@@ -90,6 +100,9 @@ fn main() -> Result<()> {
     if options.wants("hotpath") {
         hotpath::bench(&mut stand).context("hotpath")?;
     }
+    if options.wants("instructions") {
+        instructions::bench(&mut stand.report, options.budget.as_deref()).context("instructions")?;
+    }
     if options.wants("rings") && two_cores {
         rings::bench(&mut stand).context("rings")?;
     }
@@ -107,6 +120,9 @@ fn main() -> Result<()> {
     }
     if options.wants("peers") && two_cores {
         peers::bench(&mut stand).context("peers")?;
+    }
+    if options.wants("workers") && two_cores {
+        workers::bench(&mut stand).context("workers")?;
     }
     if options.wants("table") {
         table::bench(&mut stand).context("table")?;

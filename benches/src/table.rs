@@ -3,7 +3,7 @@
 use crate::{Stand, traffic};
 use anyhow::Result;
 use conntrack::table::Timeouts;
-use conntrack::{SessionTable, TableConfig, Timestamp};
+use conntrack::{SessionSpec, SessionTable, TableConfig, Timestamp};
 use std::time::Instant;
 
 /// Sessions installed and removed per second by one writer, and bytes per session.
@@ -30,8 +30,8 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
         runs.push(specs.len() as f64 / start.elapsed().as_secs_f64());
     }
-    let conditions = format!("{} sessions in and out, one writer, no reader", specs.len());
-    stand.report.add("table.insert_delete_per_second", "1/s", runs, conditions);
+    let conditions = format!("{} sessions in, then out, one by one, no reader", specs.len());
+    stand.report.add("table.insert_delete_alone_per_second", "1/s", runs, conditions);
     #[expect(clippy::cast_precision_loss, reason = "a ratio")]
     let bytes = table.memory_bytes() as f64 / f64::from(sessions);
     stand.report.add(
@@ -40,5 +40,27 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
         vec![bytes],
         "IPv4; index, flows, records, wheel",
     );
+    stand.report.add(
+        format!("ageing.core_share.{name}"),
+        "share",
+        vec![ageing(&table, sessions)?],
+        format!("{sessions} sessions that time out within 300 s, looked after every millisecond"),
+    );
     Ok(())
+}
+
+/// Fills the table with sessions that are never used again and lets all of them time out: time spent over time that passed.
+fn ageing(table: &SessionTable, sessions: u32) -> Result<f64> {
+    for n in 0..sessions {
+        let spec = SessionSpec { idle_timeout: Some(1 + n % 300), ..traffic::session(n) };
+        table.insert(&spec, Timestamp(0))?;
+    }
+    let (mut now, mut closed) = (0, 0);
+    let start = Instant::now();
+    while closed < sessions as usize {
+        now += 1;
+        closed += table.maintain(Timestamp(now), usize::MAX, &mut |_| {}).closed;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+    Ok(start.elapsed().as_secs_f64() / (now as f64 / 1000.0))
 }

@@ -1,0 +1,138 @@
+//! Instructions per packet by stage, counted by callgrind: the same on every run and whatever else the machine does, so that
+//! they can be a gate. Not a measure of time: a miss costs no instruction.
+
+use crate::hotpath::{self, Bed, Frames};
+use crate::report::Report;
+use anyhow::{Context, Result, bail, ensure};
+use dpdk::{Eal, EalOptions, Mempool, PoolOptions};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The argument that makes this process the one that is counted.
+pub const CHILD: &str = "instructions-child";
+const SESSIONS: u32 = 1_000;
+/// Packets of the two counted runs; what they differ by is free of start-up.
+const PACKETS: [u64; 2] = [3_200, 16_000];
+/// How far above the budget a count may be: compilers differ a little.
+const TOLERANCE: f64 = 1.03;
+/// What is counted, under the name of the report, and whose instructions they are.
+const FUNCTIONS: [(&str, &str); 7] = [
+    ("ingress", "pipeline::ingress::run"),
+    ("decap", "pipeline::decap::run"),
+    ("classify", "pipeline::classify::run"),
+    ("lookup", "pipeline::lookup::run"),
+    ("encap", "pipeline::encap::run"),
+    ("egress", "pipeline::egress::run"),
+    ("all", "hotpath::counted"),
+];
+
+/// In the child: takes `packets` packets through a worker.
+pub fn child(packets: u64) -> Result<()> {
+    let eal = Eal::init(&EalOptions { hugepages: false, memory_mib: 64, ..EalOptions::default() })?;
+    let pool = Mempool::new(
+        &eal,
+        &PoolOptions { name: "counted", count: 1_023, cache: 64, ..PoolOptions::default() },
+    )?;
+    let mut bed = Bed::new(SESSIONS, false, &pool)?;
+    hotpath::counted_run(&pool, &mut bed, &mut Frames::new(SESSIONS), packets)
+}
+
+/// Counts, adds the figures, and holds them against `budget` if there is one: a file of `stage = instructions`.
+pub fn bench(report: &mut Report, budget: Option<&Path>) -> Result<()> {
+    let [fewer, more] = PACKETS;
+    let (before, after) = (count(fewer)?, count(more)?);
+    let mut figures = BTreeMap::new();
+    for (stage, function) in FUNCTIONS {
+        let total = |counts: &BTreeMap<String, u64>| -> u64 {
+            counts.iter().filter(|(name, _)| name.contains(function)).map(|(_, cost)| cost).sum()
+        };
+        let difference = total(&after).checked_sub(total(&before)).filter(|cost| *cost > 0);
+        let difference =
+            difference.with_context(|| format!("no instructions of {function}: was it renamed?"))?;
+        #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+        let figure = difference as f64 / (more - fewer) as f64;
+        figures.insert(stage, figure);
+        report.add(
+            format!("instructions.{stage}"),
+            "instructions",
+            vec![figure],
+            "per packet, VLAN to VXLAN, 64 B, bursts of 32, callgrind",
+        );
+    }
+    match budget {
+        Some(budget) => check(&figures, budget),
+        None => Ok(()),
+    }
+}
+
+fn check(figures: &BTreeMap<&str, f64>, budget: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(budget).with_context(|| format!("{}", budget.display()))?;
+    let allowed: BTreeMap<String, f64> = toml::from_str(&text)?;
+    let mut over = Vec::new();
+    for (stage, figure) in figures {
+        let allowed = allowed.get(*stage).with_context(|| format!("no budget for {stage}"))?;
+        if *figure > allowed * TOLERANCE {
+            over.push(format!("{stage}: {figure:.1} instructions per packet, budget {allowed:.1}"));
+        }
+    }
+    if !over.is_empty() {
+        bail!("over budget; if that is meant, change {}:\n{}", budget.display(), over.join("\n"));
+    }
+    Ok(())
+}
+
+/// Instructions by function, what it calls included, of a child that takes `packets`.
+fn count(packets: u64) -> Result<BTreeMap<String, u64>> {
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().join("callgrind.out");
+    let status = Command::new("valgrind")
+        .args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no"])
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(std::env::current_exe()?)
+        .args([CHILD, &packets.to_string()])
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .context("valgrind: install it (make setup does)")?;
+    ensure!(status.success(), "the counted process failed: {status}");
+    inclusive(&std::fs::read_to_string(out)?)
+}
+
+/// Reads callgrind's profile format: a function's own lines, and after each `calls=` line what that call cost.
+fn inclusive(profile: &str) -> Result<BTreeMap<String, u64>> {
+    let mut costs: BTreeMap<String, u64> = BTreeMap::new();
+    let mut function = String::new();
+    for line in profile.lines() {
+        if let Some(name) = line.strip_prefix("fn=") {
+            function = name.to_owned();
+        } else if line.starts_with(|first: char| first.is_ascii_digit()) {
+            let cost = line.split_whitespace().nth(1).context("a line without a cost")?;
+            *costs.entry(function.clone()).or_default() += cost.parse::<u64>()?;
+        }
+    }
+    Ok(costs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_count_for_the_caller() {
+        let profile = "events: Ir\n\nfn=a\n1 10\ncfn=b\ncalls=2 5\n3 40\n\nfn=b\n5 40\n";
+        let costs = inclusive(profile).unwrap();
+        assert_eq!((costs["a"], costs["b"]), (50, 40));
+    }
+
+    #[test]
+    fn over_budget_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "encap = 50.0\n").unwrap();
+        assert!(check(&BTreeMap::from([("encap", 51.0)]), file.path()).is_ok());
+        let error = check(&BTreeMap::from([("encap", 60.0)]), file.path()).unwrap_err();
+        assert!(error.to_string().contains("encap: 60.0"), "{error}");
+        assert!(check(&BTreeMap::from([("decap", 1.0)]), file.path()).is_err());
+    }
+}
