@@ -28,17 +28,17 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     let ndr = found(stand, "ndr", 0.0, &mut ours)?;
     let pdr = found(stand, "pdr", 0.005, &mut ours)?;
     // Where cores are shared, every rate loses something to somebody else; then the partial drop rate is the base.
-    let pdr = pdr.lower.unwrap_or(1e6);
-    let (base, name) = match ndr.lower {
-        Some(ndr) if ndr >= pdr / 2.0 => (ndr, "NDR"),
-        _ => (pdr, "PDR, as every rate loses packets here,"),
+    let (base, name) = match (ndr.lower, pdr.lower) {
+        (Some(ndr), pdr) if pdr.is_none_or(|pdr| ndr >= pdr / 2.0) => (ndr, "the gateway's NDR"),
+        (_, Some(pdr)) => (pdr, "the gateway's PDR (every rate loses packets here)"),
+        _ => (1e6, "1 Mpps (every rate loses packets here)"),
     };
     for load in LOADS {
         let rate = base * f64::from(load) / 100.0;
         let trial = Trial::new(Load::Rate(rate), Duration::from_secs(1));
         let (outcomes, unfair) = rounds(&mut [&mut theirs, &mut ours], &trial, stand.runs)?;
         let conditions = format!(
-            "{load} % of the gateway's {name}: {:.3} Mpps, {SESSIONS} sessions, 64 B, from burst made to burst arrived, \
+            "{load} % of {name}: {:.3} Mpps, {SESSIONS} sessions, 64 B, from burst made to burst arrived, \
              {unfair} runs with far or shared cores",
             rate / 1e6
         );

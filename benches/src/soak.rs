@@ -10,11 +10,12 @@ use dpdk::{Mbuf, Mempool};
 use gateway::frame::Frame;
 use hdrhistogram::Histogram;
 use pipeline::{BURST, Burst, Io, Pipeline, PortIndex, Worker};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const TIME: Duration = Duration::from_secs(60);
+/// Of the machine alone.
+const QUIET: Duration = Duration::from_secs(20);
 /// With traffic throughout.
 const BUSY: u32 = 10_000;
 /// Installed before, idle, spread so that they end within the minute.
@@ -36,43 +37,72 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
         hugepages: stand.hugepages,
         hash_secret: [11, 13],
     })?;
-    for n in 0..BUSY + ENDING {
-        let idle = if n < BUSY { 3600 } else { 1 + n % 58 };
-        table.insert(&session(n, idle), Timestamp(0)).with_context(|| format!("session {n}"))?;
-    }
+    let install = |sessions: std::ops::Range<u32>, now: Timestamp| -> Result<()> {
+        for n in sessions {
+            let idle = if n < BUSY { 3600 } else { 1 + n % 58 };
+            table.insert(&session(n, idle), now).with_context(|| format!("session {n}"))?;
+        }
+        Ok(())
+    };
+    install(0..BUSY, Timestamp(0))?;
     let pipeline = Pipeline::new(traffic::config(), table.clone(), 1, [5, 6])
         .map_err(|errors| anyhow::anyhow!("configuration: {errors:?}"))?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let origin = dpdk::tsc();
-    let polling = {
-        let worker = pipeline.worker(0).context("worker 0")?;
-        let lcore = stand.eal.worker_lcores().first().copied().context("a worker lcore")?;
-        let (pool, hz, stop) = (stand.pool.clone(), dpdk::tsc_hz(&stand.eal), stop.clone());
-        stand.eal.launch(lcore, move || poll(worker, &pool, origin, hz, &stop))?
-    };
-    let (added, closed) = keep_house(&table, &pipeline, origin, dpdk::tsc_hz(&stand.eal))?;
-    stop.store(true, Ordering::Relaxed);
-    let polled = polling.join()??;
+    let (origin, hz) = (dpdk::tsc(), dpdk::tsc_hz(&stand.eal));
+    let mut worker = pipeline.worker(0).context("worker 0")?;
+    // First without any of it: what the machine itself does to a polling thread.
+    let quiet = while_polling(stand, &mut worker, origin, || {
+        std::thread::sleep(QUIET);
+        Ok(())
+    })?;
+    let now = crate::hotpath::nanos(dpdk::tsc() - origin, hz);
+    install(BUSY..BUSY + ENDING, Timestamp::from_nanos(now))?;
+    let (mut added, mut closed) = (0, 0);
+    let polled = while_polling(stand, &mut worker, origin, || {
+        (added, closed) = keep_house(&table, &pipeline, origin, hz)?;
+        Ok(())
+    })?;
     let sent = pipeline.snapshot().ports.first().map_or(0, |port| port.tx_packets);
-    ensure!(sent >= polled.packets, "{sent} of {} packets left", polled.packets);
+    let offered = quiet.packets + polled.packets;
+    ensure!(sent >= offered, "{sent} of {offered} packets left");
     let seconds = TIME.as_secs_f64();
     let conditions = format!(
         "{ENDING} sessions ending within 60 s, {ADDED_PER_SECOND}/s added, {BUSY} with traffic, in process; time in which \
          the worker's core was somebody else's is taken off"
     );
+    let alone =
+        format!("{} s of the same traffic and nothing else: the machine's own pauses", QUIET.as_secs());
     let micros = |nanos: u64| vec![nanos as f64 / 1e3];
     let report = &mut stand.report;
     report.add("soak.longest_pause_us", "us", micros(polled.gaps.max()), conditions.clone());
-    report.add(
-        "soak.pause_p99_9999_us",
-        "us",
-        micros(polled.gaps.value_at_quantile(0.999_999)),
-        conditions.clone(),
-    );
+    report.add("soak.quiet_longest_pause_us", "us", micros(quiet.gaps.max()), alone.clone());
+    let rare = |polled: &Polled| micros(polled.gaps.value_at_quantile(0.999_999));
+    report.add("soak.pause_p99_9999_us", "us", rare(&polled), conditions.clone());
+    report.add("soak.quiet_pause_p99_9999_us", "us", rare(&quiet), alone);
     report.add("soak.mpps", "Mpps", vec![polled.packets as f64 / seconds / 1e6], conditions.clone());
     report.add("soak.added_per_second", "1/s", vec![added as f64 / seconds], conditions.clone());
     report.add("soak.closed", "sessions", vec![closed as f64], conditions);
     Ok(())
+}
+
+/// Has a worker poll on its core while `work` runs on this one.
+fn while_polling(
+    stand: &Stand,
+    worker: &mut Worker<Frame>,
+    origin: u64,
+    work: impl FnOnce() -> Result<()>,
+) -> Result<Polled> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let polling = scope.spawn(|| {
+            crate::cores::pin(1)?;
+            let _registered = dpdk::register_thread(&stand.eal)?;
+            poll(worker, &stand.pool, origin, dpdk::tsc_hz(&stand.eal), &stop)
+        });
+        let worked = work();
+        stop.store(true, Ordering::Relaxed);
+        let polled = polling.join().map_err(|_| anyhow::anyhow!("the worker panicked"))?;
+        worked.and(polled)
+    })
 }
 
 fn session(n: u32, idle: u32) -> SessionSpec {
@@ -82,9 +112,10 @@ fn session(n: u32, idle: u32) -> SessionSpec {
 /// Adds, ages, and reads statistics, as the control side does; how many were added, and how many have closed.
 fn keep_house(table: &SessionTable, pipeline: &Pipeline, origin: u64, hz: u64) -> Result<(u64, u64)> {
     let (mut added, mut closed, mut looked) = (0_u32, 0_u64, 0);
+    let begun = dpdk::tsc();
     loop {
-        let elapsed = crate::hotpath::nanos(dpdk::tsc() - origin, hz);
-        let now = Timestamp::from_nanos(elapsed);
+        let elapsed = crate::hotpath::nanos(dpdk::tsc() - begun, hz);
+        let now = Timestamp::from_nanos(crate::hotpath::nanos(dpdk::tsc() - origin, hz));
         if elapsed >= TIME.as_nanos() as u64 {
             return Ok((added.into(), closed));
         }
@@ -110,7 +141,7 @@ struct Polled {
 }
 
 fn poll(
-    mut worker: Worker<Frame>,
+    worker: &mut Worker<Frame>,
     pool: &Mempool,
     origin: u64,
     hz: u64,

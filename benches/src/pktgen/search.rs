@@ -81,7 +81,14 @@ impl<'m, E> Search<'m, E> {
             let share = f64::from(phase) / f64::from(PHASES - 1);
             let duration = self.goal.first.mul_f64(growth.powf(share));
             let width = self.goal.width * NARROWER.powi((PHASES - 1 - phase) as i32);
-            found = self.narrow(lower, upper, width, duration, phase + 1 == PHASES)?;
+            let (good, bad) = self.narrow(lower, upper, width, duration, phase + 1 == PHASES)?;
+            if self.trials >= self.goal.trials {
+                // Cut short: a bound that this phase has not come to is the former's, unless it was refuted.
+                let former = found.0.filter(|former| bad.is_none_or(|bad| *former < bad));
+                found = (good.or(former), bad.or(found.1));
+                break;
+            }
+            found = (good, bad);
             lower = found.0.unwrap_or(self.range.0);
             upper = found.1.unwrap_or(self.range.1);
         }
