@@ -28,7 +28,10 @@ use std::time::Duration;
 
 /// Measures the gateway.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Options {
+    #[command(subcommand)]
+    command: Option<report::Command>,
     /// Where the JSON report goes.
     #[arg(long, default_value = "target/bench/report.json")]
     output: PathBuf,
@@ -73,6 +76,9 @@ fn main() -> Result<()> {
         _ => {}
     }
     let options = Options::parse();
+    if let Some(command) = &options.command {
+        std::process::exit(command.run());
+    }
     let two_cores = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
     let near = two_cores.then(|| cores::wait_near(0, 1, Duration::from_secs(30))).flatten();
     let hugepages = free_hugepages() >= 128;

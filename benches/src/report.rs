@@ -1,79 +1,82 @@
-//! The bench report: results with their runs and conditions, as JSON and as a table.
+//! The bench report: figures with their runs and conditions, as JSON; and what is made of it for people.
 
-use serde::Serialize;
+mod command;
+mod compare;
+mod curves;
+mod charts;
+mod machine;
+mod number;
+mod page;
+mod plots;
+mod svg;
+mod targets;
+
+pub use command::Command;
+pub use machine::Machine;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// One figure.
-#[derive(Clone, Debug, Serialize)]
-pub struct Result {
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Figure {
     /// Name that scripts look for.
     pub name: String,
     /// Median of `runs`.
     pub value: f64,
     /// Of `value` and `runs`.
-    pub unit: &'static str,
+    pub unit: String,
     /// Each run, in order.
     pub runs: Vec<f64>,
     /// What it was measured under.
     pub conditions: String,
 }
 
-/// What it ran on.
-#[derive(Clone, Debug, Serialize)]
-pub struct Machine {
-    /// CPU model.
-    pub cpu: String,
-    /// Online cores.
-    pub cores: usize,
-    /// TSC frequency, Hz.
-    pub tsc_hz: u64,
-    /// Kernel release.
-    pub kernel: String,
-    /// Free and total 2 MiB pages at start.
-    pub hugepages: String,
-    /// A cache line's round trip between cores 0 and 1, nanoseconds; None with one core.
-    pub core_round_trip_ns: Option<f64>,
-}
-
 /// All of it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// What it ran on.
     pub machine: Machine,
     /// In the order they were measured.
-    pub results: Vec<Result>,
+    pub results: Vec<Figure>,
 }
 
 impl Report {
     /// Empty, for this machine.
     pub fn new(tsc_hz: u64, core_round_trip_ns: Option<f64>) -> Self {
-        let machine = Machine {
-            cpu: field("/proc/cpuinfo", "model name"),
-            cores: read("/proc/cpuinfo").matches("processor\t").count(),
-            tsc_hz,
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
-            hugepages: format!(
-                "{} free of {}",
-                field("/proc/meminfo", "HugePages_Free"),
-                field("/proc/meminfo", "HugePages_Total")
-            ),
-            core_round_trip_ns,
-        };
-        Self { machine, results: Vec::new() }
+        Self { machine: Machine::this(tsc_hz, core_round_trip_ns), results: Vec::new() }
     }
 
     /// Adds a figure and prints it.
     pub fn add(
         &mut self,
         name: impl Into<String>,
-        unit: &'static str,
+        unit: &str,
         runs: Vec<f64>,
         conditions: impl Into<String>,
     ) {
-        let result =
-            Result { name: name.into(), value: median(&runs), unit, runs, conditions: conditions.into() };
-        println!("{:<44} {:>12.3} {:<24} {}", result.name, result.value, result.unit, result.conditions);
-        self.results.push(result);
+        let figure = Figure {
+            name: name.into(),
+            value: median(&runs),
+            unit: unit.to_owned(),
+            runs,
+            conditions: conditions.into(),
+        };
+        println!("{:<44} {:>12.3} {:<24} {}", figure.name, figure.value, figure.unit, figure.conditions);
+        self.results.push(figure);
+    }
+
+    /// The figure of that name.
+    fn figure(&self, name: &str) -> Option<&Figure> {
+        self.results.iter().find(|figure| figure.name == name)
+    }
+
+    /// Reads the JSON file.
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let report = serde_json::from_slice(&text);
+        report.with_context(|| format!("{} is no report of `make bench`", path.display()))
     }
 
     /// Writes the JSON file, making its folder.
@@ -99,24 +102,47 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-fn read(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
-}
-
-fn field(path: &str, key: &str) -> String {
-    let text = read(path);
-    let line = text.lines().find(|line| line.starts_with(key)).and_then(|line| line.split_once(':'));
-    line.map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+/// A report to test with.
+#[cfg(test)]
+fn sample(figures: &[(&str, &str, &[f64])]) -> Report {
+    let mut report = Report { machine: Machine::default(), results: Vec::new() };
+    for (name, unit, runs) in figures {
+        report.add(*name, unit, runs.to_vec(), "in a test");
+    }
+    report
 }
 
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use super::*;
 
     #[test]
     fn median_is_the_middle_of_odd_and_the_mean_of_even() {
         assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
         assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < f64::EPSILON);
         assert!(median(&[]).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn what_was_written_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/report.json");
+        let mut report = sample(&[("hotpath.mpps.1k", "Mpps", &[10.0, 12.0, 11.0])]);
+        report.machine = Machine::this(2_300_000_000, Some(101.5));
+        report.write(&path).unwrap();
+        let read = Report::read(&path).unwrap();
+        assert_eq!(read.machine, report.machine);
+        assert_eq!(format!("{:?}", read.results), format!("{:?}", report.results));
+    }
+
+    #[test]
+    fn reports_of_earlier_versions_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("old.json");
+        std::fs::write(&path, r#"{"machine": {"cpu": "x", "cores": 2}, "results": []}"#).unwrap();
+        assert_eq!(Report::read(&path).unwrap().machine.cpu, "x");
+        std::fs::write(&path, r#"{"machine": "#).unwrap();
+        let error = Report::read(&path).unwrap_err().to_string();
+        assert!(error.contains("old.json is no report"), "{error}");
     }
 }

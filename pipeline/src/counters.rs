@@ -39,7 +39,9 @@ impl Pair {
     }
 }
 
+/// A cache line of its own: what lies beside it may be another worker's.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 struct Traffic {
     rx: Pair,
     tx: Pair,
