@@ -12,7 +12,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # Tests that need root, namespaces and DPDK: one at a time, they share two cores.
 E2E := $(CARGO) test --locked --workspace --test lab --test e2e
 
-.PHONY: help setup build release demo test unit e2e bench bench-full bench-docs fuzz fmt clippy doc deny check valgrind install clean
+.PHONY: help setup build release demo test unit e2e bench bench-full bench-docs instructions fuzz fmt clippy doc deny check valgrind install clean
 
 help: ## This list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -50,6 +50,10 @@ bench-full: ## The long ones too
 
 bench-docs: ## Publish the last report in docs/benchmarks
 	$(TARGET)/release/benches report target/bench/report.json --into docs/benchmarks
+
+instructions: setup ## Instructions per packet by stage, against benches/instructions.toml
+	$(CARGO) build --locked --release -p benches
+	$(SUDO) $(TARGET)/release/benches --only instructions --budget benches/instructions.toml --output target/bench/instructions.json
 
 fuzz: setup ## Each fuzz target for FUZZ_SECONDS (60)
 	@scripts/fuzz.sh $(FUZZ_SECONDS)
