@@ -87,7 +87,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_(lcore_to_socket_id|lcore_to_cpu_id|thread_register|thread_unregister|get_tsc_hz|socket_id|socket_count)",
     "rte_(malloc_socket|zmalloc_socket|free|malloc_get_socket_stats)",
     "rte_dev_(probe|remove|name)",
-    "rte_pktmbuf_(pool_create|clone|copy|free_bulk)",
+    "rte_pktmbuf_(pool_create|copy|free_bulk)",
     "__rte_pktmbuf_linearize",
     "rte_mempool_(free|avail_count|in_use_count)",
     "rte_ring_(create|free)",

@@ -63,6 +63,11 @@ void shim_pktmbuf_free_bulk(struct rte_mbuf **mbufs, unsigned count)
 	rte_pktmbuf_free_bulk(mbufs, count);
 }
 
+void shim_pktmbuf_attach(struct rte_mbuf *indirect, struct rte_mbuf *to)
+{
+	rte_pktmbuf_attach(indirect, to);
+}
+
 uint16_t shim_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
 {
 	return rte_eth_rx_burst(port, queue, mbufs, count);

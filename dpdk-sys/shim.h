@@ -22,6 +22,7 @@ struct rte_mbuf *shim_pktmbuf_alloc(struct rte_mempool *pool);
 int shim_pktmbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned count);
 void shim_pktmbuf_free(struct rte_mbuf *mbuf);
 void shim_pktmbuf_free_bulk(struct rte_mbuf **mbufs, unsigned count);
+void shim_pktmbuf_attach(struct rte_mbuf *indirect, struct rte_mbuf *to);
 
 uint16_t shim_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 uint16_t shim_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);

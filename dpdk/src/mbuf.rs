@@ -16,16 +16,21 @@ pub use segments::Segments;
 /// Flags that say who owns the data buffer; all others describe the packet.
 const OWNERSHIP_FLAGS: u64 = sys::SHIM_MBUF_F_INDIRECT | sys::SHIM_MBUF_F_EXTERNAL;
 
+/// Bytes at the start of a packet's first buffer, its headroom of 128 included, that no other packet ever shares: room for
+/// headers that are rewritten, and for others before them.
+const UNSHARED: usize = 384;
+
 /// A packet buffer, or a chain of them; owned, and given back to its pool when dropped.
 ///
-/// The packet is `pkt_len` bytes in `nb_segs` segments. Bytes are only written where no other buffer shares them: what
-/// writes returns None or false on a shared buffer (see [`is_exclusive`](Self::is_exclusive)).
+/// The packet is `pkt_len` bytes in `nb_segs` segments. Bytes are only written where no other packet shares them. What
+/// packets share ([`share`](Self::share)) never is among the first 384 bytes of a first buffer; so headers can always be
+/// changed, while what writes elsewhere returns None or false (see [`is_exclusive`](Self::is_exclusive)).
 #[derive(Debug)]
 #[repr(transparent)]
 pub struct Mbuf(NonNull<sys::rte_mbuf>);
 
 // SAFETY: an mbuf belongs to no thread; giving it back is thread-safe (see Mempool), and counts of shared data are atomic.
-// It is not Sync: clone_indirect may change a count without an atomic operation while there is one owner.
+// It is not Sync: share may change a count without an atomic operation while there is one owner.
 unsafe impl Send for Mbuf {}
 
 impl Drop for Mbuf {
@@ -90,14 +95,36 @@ impl Mbuf {
         NonNull::new(copy).map(Self)
     }
 
-    /// A second packet over the same data, its own headers for a chain's first segment for instance: buffers of `pool`
-    /// without data of their own point to it. Until one of the two is dropped, neither may write to the data. None if the
-    /// pool is empty.
-    pub fn clone_indirect(pool: &Mempool, packet: &Mbuf) -> Option<Self> {
-        // SAFETY: the pool and the packet are alive; only this thread can reach the packet (Mbuf is not Sync), and DPDK keeps
-        // the count of the data's owners with atomic operations once there is more than one.
-        let clone = unsafe { sys::rte_pktmbuf_clone(packet.as_ptr(), pool.as_ptr()) };
-        NonNull::new(clone).map(Self)
+    /// A second packet with the same bytes: at least `headers` of them are its own, and what follows is shared by buffers of
+    /// `pool` without data of their own. The headers of both can be changed, the shared bytes of neither until one is
+    /// dropped. Where little can be shared, or not all `headers` lie where the packet's own are, it is a full copy. None if
+    /// the pool is empty.
+    pub fn share(pool: &Mempool, packet: &Mbuf, headers: usize) -> Option<Self> {
+        let own = packet.data_len().min(UNSHARED.saturating_sub(packet.headroom()));
+        let enough = own >= headers.min(packet.pkt_len()) && own <= usize::from(pool.data_room());
+        if !packet.is_direct() || !enough || own == packet.pkt_len() {
+            return Self::copy_from(pool, packet);
+        }
+        let mut copy = pool.alloc()?;
+        copy.append(own)?.copy_from_slice(packet.data().get(..own)?);
+        let (mut segment, mut skip) = (packet.as_ptr(), own);
+        while !segment.is_null() {
+            // SAFETY: a segment of the packet's well-formed chain, kept alive by its borrow. Only this thread can reach the
+            // packet (Mbuf is not Sync), and DPDK counts the data's owners with atomic operations once there is more than
+            // one. The new buffer is empty and direct, as attaching demands; it shares nothing of a first buffer's start.
+            unsafe {
+                if usize::from((*segment).data_len) > skip {
+                    let mut rest = pool.alloc()?;
+                    sys::shim_pktmbuf_attach(rest.as_ptr(), segment);
+                    if !rest.adj(skip) || copy.chain(rest).is_err() {
+                        return None;
+                    }
+                }
+                segment = (*segment).next;
+            }
+            skip = 0;
+        }
+        Some(copy)
     }
 
     /// The bytes of the first segment.
@@ -108,14 +135,24 @@ impl Mbuf {
         unsafe { segments::data(self.as_ptr()) }
     }
 
-    /// The bytes of the first segment, to write to; None if they are shared.
+    /// The bytes of the first segment, to write to; of a packet that shares some, those before them. None if it has none of
+    /// its own there.
     #[inline]
     pub fn data_mut(&mut self) -> Option<&mut [u8]> {
-        if !self.is_exclusive() {
-            return None;
+        if self.is_exclusive() {
+            // SAFETY: as in `data`; nobody shares the buffer, and `self` is borrowed mutably.
+            return unsafe { Some(segments::data_mut(self.as_ptr(), self.data_len())) };
         }
-        // SAFETY: as in `data`; nobody shares the buffer, and `self` is borrowed mutably.
-        unsafe { Some(segments::data_mut(self.as_ptr())) }
+        let own = self.own_len()?;
+        // SAFETY: as in `data`; nobody shares the start of a first buffer, and `self` is borrowed mutably.
+        unsafe { Some(segments::data_mut(self.as_ptr(), own)) }
+    }
+
+    /// How many bytes at the front are its own although the buffer is shared; None if not even the headroom is.
+    #[cold]
+    fn own_len(&self) -> Option<usize> {
+        let own = UNSHARED.checked_sub(self.headroom()).filter(|_| self.is_direct())?;
+        Some(own.min(self.data_len()))
     }
 
     /// The packet's bytes in all segments.
@@ -159,7 +196,7 @@ impl Mbuf {
         Segments::new(self)
     }
 
-    /// True if no other buffer shares the first segment's data, so that it may be written to.
+    /// True if no other packet shares any of the first segment's data, so that all of it may be written to.
     #[inline]
     pub fn is_exclusive(&self) -> bool {
         // SAFETY: the mbuf is alive.
@@ -173,27 +210,29 @@ impl Mbuf {
     }
 
     /// Puts `n` bytes before the packet and returns them, to be filled; they hold whatever was there. None, and nothing
-    /// changed, if the headroom is smaller or the data is shared.
+    /// changed, if the headroom is smaller or shared.
     #[inline]
     #[must_use]
     pub fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
         self.prepend_data(n)?.get_mut(..n)
     }
 
-    /// As [`prepend`](Self::prepend), but returns all bytes of the first segment, the new ones included.
+    /// As [`prepend`](Self::prepend), but returns what [`data_mut`](Self::data_mut) does, the new bytes included.
     #[inline]
     #[must_use]
     pub fn prepend_data(&mut self, n: usize) -> Option<&mut [u8]> {
-        if n > self.headroom() || !self.is_exclusive() {
+        let own = if self.is_exclusive() { self.data_len() } else { self.own_len()? };
+        if n > self.headroom() {
             return None;
         }
-        // SAFETY: the headroom has `n` bytes, so the fields stay within the buffer (and `n` fits 16 bits); nobody shares it.
+        // SAFETY: the headroom has `n` bytes, so the fields stay within the buffer (and `n` fits 16 bits); nobody shares it,
+        // as it ends where the packet's own bytes begin.
         unsafe {
             let mbuf = self.as_ptr();
             (*mbuf).data_off -= n as u16;
             (*mbuf).data_len += n as u16;
             (*mbuf).pkt_len += n as u32;
-            Some(segments::data_mut(mbuf))
+            Some(segments::data_mut(mbuf, own + n))
         }
     }
 
@@ -244,7 +283,7 @@ impl Mbuf {
             let len = usize::from((*last).data_len);
             (*first).pkt_len = (*first).pkt_len.checked_add(n as u32)?;
             (*last).data_len += n as u16;
-            Some(&mut segments::data_mut(last)[len..])
+            Some(&mut segments::data_mut(last, len + n)[len..])
         }
     }
 

@@ -96,15 +96,16 @@ fn chains_over_af_xdp(eal: &Eal, pool: &Mempool) {
     let (_rx, mut tx) = xdp.start().unwrap();
     let (mut rx, _tx) = peer.start().unwrap();
     let in_use = umem.in_use();
-    let frame = |fill: u8| [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5][..], &[fill; 100]].concat();
+    let frame = |fill: u8| [&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5][..], &[fill; 1000]].concat();
     for of in [pool, &umem] {
         let mut burst = ArrayVec::<Mbuf, 32>::new();
         let mut chain = Mbuf::from_slice(of, &frame(1)[..20]).unwrap();
         chain.chain(Mbuf::from_slice(of, &frame(1)[20..]).unwrap()).unwrap();
         let original = Mbuf::from_slice(of, &frame(2)).unwrap();
-        let clone = Mbuf::clone_indirect(of, &original).unwrap();
+        let shared = Mbuf::share(of, &original, 64).unwrap();
+        assert_eq!((original.refcnt(), shared.nb_segs()), (2, 2));
         let jumbo = Mbuf::from_slice(of, &[0x5a; 4000]).unwrap();
-        burst.extend([jumbo, chain, clone, original]);
+        burst.extend([jumbo, chain, shared, original]);
         assert_eq!(tx[0].tx_burst(&mut burst), 3);
         assert_eq!((burst.len(), burst[0].pkt_len()), (1, 4000), "what cannot be sent stays");
         for fill in [1, 2, 2] {

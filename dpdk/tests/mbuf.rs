@@ -9,14 +9,17 @@ use dpdk::{Mbuf, Mempool, PoolOptions, free_burst};
 fn mbufs() {
     let eal = common::eal();
     let pool = common::pool(&eal, "mbuf");
-    let checks: [fn(&Mempool); 9] = [
+    let checks: [fn(&Mempool); 12] = [
         every_buffer_comes_back,
         a_pool_runs_dry,
         front,
         back,
         chains,
         trimming_a_chain,
-        clones_share_and_protect_data,
+        shared_bytes_are_protected_and_headers_are_not,
+        what_cannot_be_shared_is_copied,
+        shared_chains,
+        buffers_come_back_in_whatever_order,
         copies_are_independent,
         metadata_is_reset,
     ];
@@ -27,7 +30,7 @@ fn mbufs() {
     }
     let tiny = PoolOptions { name: "tiny", count: 63, cache: 0, data_room: 256, ..PoolOptions::default() };
     let tiny = Mempool::new(&eal, &tiny).unwrap();
-    clones_across_pools(&pool, &tiny);
+    sharing_across_pools(&pool, &tiny);
 
     let same = Mempool::new(&eal, &PoolOptions { name: "mbuf", ..PoolOptions::default() });
     assert!(same.unwrap_err().to_string().contains("mempool mbuf of 8191 buffers: File exists"));
@@ -70,7 +73,12 @@ fn a_pool_runs_dry(pool: &Mempool) {
     assert!(!pool.alloc_bulk(64, &mut burst) && burst.is_empty());
     assert!(Mbuf::from_slice(pool, b"x").is_none());
     let last = all.pop().unwrap();
-    assert!(Mbuf::clone_indirect(pool, &last).is_none() && Mbuf::copy_from(pool, &last).is_none());
+    assert!(Mbuf::share(pool, &last, 0).is_none() && Mbuf::copy_from(pool, &last).is_none());
+    drop(last);
+    let mut original = packet(pool, &numbers(1000));
+    drop(all.pop());
+    assert!(Mbuf::share(pool, &original, 64).is_none(), "one buffer, and it takes two");
+    assert!(original.refcnt() == 1 && original.data_mut().is_some(), "nothing is left of the attempt");
 }
 
 fn front(pool: &Mempool) {
@@ -135,45 +143,111 @@ fn trimming_a_chain(pool: &Mempool) {
     }
 }
 
-fn clones_share_and_protect_data(pool: &Mempool) {
-    let mut original = packet(pool, b"shared");
-    assert!(original.is_exclusive());
-    let mut clone = Mbuf::clone_indirect(pool, &original).unwrap();
-    assert_eq!((original.refcnt(), clone.refcnt(), clone.data()), (2, 2, b"shared".as_slice()));
-    for packet in [&mut original, &mut clone] {
-        assert!(!packet.is_exclusive() && packet.data_mut().is_none());
-        assert!(packet.prepend(1).is_none() && packet.append(1).is_none());
-    }
-    assert!(clone.adj(2) && clone.trim(1), "lengths are each buffer's own");
-    assert_eq!((clone.data(), original.data()), (b"are".as_slice(), b"shared".as_slice()));
-    drop(original);
-    assert_eq!((clone.data(), clone.refcnt(), pool.in_use()), (b"are".as_slice(), 1, 2));
-    clone.data_mut().unwrap()[0] = b'A';
-    assert_eq!(clone.data(), b"Are");
+fn shared_bytes_are_protected_and_headers_are_not(pool: &Mempool) {
+    let bytes = numbers(1500);
+    let mut original = packet(pool, &bytes);
+    let mut copy = Mbuf::share(pool, &original, 200).unwrap();
+    assert_eq!(
+        (original.refcnt(), pool.in_use()),
+        (2, 3),
+        "the original, the copy's headers, and its link to the rest"
+    );
+    assert_eq!((copy.nb_segs(), copy.data_len(), copy.pkt_len()), (2, 256, 1500));
+    assert_eq!(content(&copy), bytes);
+    assert!(!original.is_exclusive() && copy.is_exclusive());
+    assert_eq!(original.data_mut().unwrap().len(), 256, "of what both have");
+    assert_eq!(copy.data_mut().unwrap().len(), 256);
 
-    let jumbo = packet(pool, &numbers(5000));
-    let copies: Vec<Mbuf> = (0..10).map(|_| Mbuf::clone_indirect(pool, &jumbo).unwrap()).collect();
-    assert_eq!(jumbo.refcnt(), 11);
-    assert!(copies.iter().all(|copy| content(copy) == numbers(5000) && copy.nb_segs() == 3));
-    let threads = copies.into_iter().map(|copy| std::thread::spawn(move || drop(copy)));
-    threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(jumbo.refcnt(), 1);
+    // Headers of both are rewritten, and others put before them.
+    original.data_mut().unwrap().fill(0xaa);
+    copy.data_mut().unwrap()[..10].fill(0xbb);
+    original.prepend(50).unwrap().fill(0xcc);
+    copy.prepend(8).unwrap().fill(0xdd);
+    assert_eq!(original.data_mut().unwrap().len(), 306);
+    let wanted = [&[0xcc; 50][..], &[0xaa; 256], &bytes[256..]].concat();
+    assert_eq!(content(&original), wanted);
+    assert_eq!(content(&copy), [&[0xdd; 8][..], &[0xbb; 10], &bytes[10..]].concat());
+
+    // Not what is shared, nor what is behind it.
+    assert!(original.append(1).is_none() && copy.append(1).is_none());
+    assert!(original.adj(50 + 300), "into what is shared");
+    assert!(original.data_mut().is_none() && original.prepend(1).is_none());
+    assert!(original.trim(100), "lengths are each packet's own");
+    assert_eq!((original.data(), copy.pkt_len()), (&bytes[300..1400], 1508));
+    assert!(copy.linearize(), "into its own buffer");
+    assert_eq!((copy.nb_segs(), &copy.data()[18..]), (1, &bytes[10..]));
+    original.data_mut().unwrap().fill(0);
+    assert_eq!((original.refcnt(), original.data_len()), (1, 1100));
 }
 
-fn clones_across_pools(pool: &Mempool, tiny: &Mempool) {
-    let head = packet(tiny, b"header");
-    let body = packet(pool, &numbers(100));
-    let mut outer = Mbuf::clone_indirect(tiny, &body).unwrap();
-    assert_eq!((tiny.in_use(), pool.in_use()), (2, 1));
-    let mut whole = head;
-    outer = {
-        whole.chain(outer).unwrap();
-        whole
-    };
+fn what_cannot_be_shared_is_copied(pool: &Mempool) {
+    // All of it is headers' room; or headers reach further than that; or the data begins behind it.
+    for (len, front, headers) in [(256, 0, 64), (1500, 0, 257), (1500, 150, 120), (1500, 300, 1), (0, 0, 0)] {
+        let mut original = packet(pool, &numbers(len));
+        assert!(original.adj(front));
+        let copy = Mbuf::share(pool, &original, headers).unwrap();
+        assert_eq!(content(&copy), content(&original));
+        assert_eq!((original.refcnt(), copy.nb_segs()), (1, 1), "{len} {front} {headers}");
+    }
+    let mut original = packet(pool, &numbers(257));
+    assert!(original.adj(100));
+    let copy = Mbuf::share(pool, &original, 150).unwrap();
+    assert_eq!((original.refcnt(), copy.nb_segs(), copy.data_len()), (2, 2, 156));
+    // A copy's copy shares with the first.
+    let mut rest = Mbuf::share(pool, &copy, 0).unwrap();
+    assert_eq!((content(&rest), original.refcnt()), (numbers(257).split_off(100), 3));
+    drop((original, copy));
+    assert_eq!(rest.append(0).map(|room| room.len()), Some(0), "alone with it by now");
+}
+
+fn shared_chains(pool: &Mempool) {
+    let bytes = numbers(5000);
+    let jumbo = packet(pool, &bytes);
+    let copies: Vec<Mbuf> = (0..10).map(|_| Mbuf::share(pool, &jumbo, 100).unwrap()).collect();
+    assert_eq!((jumbo.refcnt(), jumbo.nb_segs()), (11, 3));
+    assert!(copies.iter().all(|copy| content(copy) == bytes && copy.nb_segs() == 4));
+    let threads = copies.into_iter().map(|copy| std::thread::spawn(move || drop(copy)));
+    threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!((jumbo.refcnt(), pool.in_use()), (1, 3));
+    // Headers alone in the first segment.
+    let mut split = packet(pool, &bytes[..60]);
+    split.chain(packet(pool, &bytes[60..1000])).unwrap();
+    let mut copy = Mbuf::share(pool, &split, 60).unwrap();
+    assert_eq!((copy.nb_segs(), copy.data_len(), split.refcnt()), (2, 60, 1));
+    split.data_mut().unwrap().fill(1);
+    copy.data_mut().unwrap().fill(2);
+    assert!(split.append(1).is_none(), "the second segment is shared");
+    assert_eq!(content(&copy), [&[2; 60][..], &bytes[60..1000]].concat());
+}
+
+fn buffers_come_back_in_whatever_order(pool: &Mempool) {
+    for first in 0..3 {
+        let mut all: Vec<Mbuf> = vec![packet(pool, &numbers(1500))];
+        all.push(Mbuf::share(pool, &all[0], 64).unwrap());
+        all.push(Mbuf::share(pool, &all[1], 64).unwrap());
+        assert_eq!(pool.in_use(), 5);
+        all.rotate_left(first);
+        while let Some(packet) = all.pop() {
+            assert_eq!(content(&packet), numbers(1500));
+        }
+        assert_eq!(pool.in_use(), 0);
+        // And such a buffer is as good as new.
+        let mut burst = ArrayVec::<Mbuf, 64>::new();
+        assert!(pool.alloc_bulk(64, &mut burst));
+        assert!(
+            burst.iter().all(|mbuf| mbuf.is_exclusive() && mbuf.headroom() == 128 && mbuf.tailroom() == 2048)
+        );
+    }
+}
+
+fn sharing_across_pools(pool: &Mempool, tiny: &Mempool) {
+    let body = packet(pool, &numbers(600));
+    let copy = Mbuf::share(tiny, &body, 100).unwrap();
+    assert_eq!((tiny.in_use(), pool.in_use(), copy.nb_segs()), (2, 1, 2));
     drop(body);
-    assert_eq!(pool.in_use(), 1, "the clone keeps the data");
-    assert_eq!(outer.pkt_len(), 106);
-    drop(outer);
+    assert_eq!(pool.in_use(), 1, "the copy keeps the data");
+    assert_eq!(content(&copy), numbers(600));
+    drop(copy);
     assert_eq!((tiny.in_use(), pool.in_use()), (0, 0));
 }
 
@@ -192,9 +266,9 @@ fn copies_are_independent(pool: &Mempool) {
 fn metadata_is_reset(pool: &Mempool) {
     let mut packet = packet(pool, b"packet");
     assert_eq!(packet.rss_hash(), None);
-    let clone = Mbuf::clone_indirect(pool, &packet).unwrap();
-    let mut clone = clone;
-    clone.reset_metadata();
+    packet.append(1000).unwrap().fill(1);
+    let mut copy = Mbuf::share(pool, &packet, 64).unwrap();
+    copy.reset_metadata();
     packet.reset_metadata();
-    assert_eq!((clone.refcnt(), packet.refcnt()), (2, 2), "still known as a clone");
+    assert_eq!((copy.nb_segs(), packet.refcnt()), (2, 2), "still known as shared");
 }

@@ -49,13 +49,13 @@ pub(super) unsafe fn data<'a>(segment: *mut sys::rte_mbuf) -> &'a [u8] {
 }
 
 /// # Safety
-/// As for [`data`], and nothing else reads or writes the data for `'a`.
+/// As for [`data`]; `len` is at most the segment's, and nothing else reads or writes its first `len` bytes for `'a`.
 #[inline]
-pub(super) unsafe fn data_mut<'a>(segment: *mut sys::rte_mbuf) -> &'a mut [u8] {
+pub(super) unsafe fn data_mut<'a>(segment: *mut sys::rte_mbuf, len: usize) -> &'a mut [u8] {
     // SAFETY: as in `data`.
     unsafe {
         let start = (*segment).buf_addr.cast::<u8>().add(usize::from((*segment).data_off));
-        std::slice::from_raw_parts_mut(start, usize::from((*segment).data_len))
+        std::slice::from_raw_parts_mut(start, len)
     }
 }
 
