@@ -101,8 +101,8 @@ impl Io<Frame> for Discard<'_> {
         self.0.alloc().map(|mbuf| Frame::new(mbuf, ()))
     }
 
-    fn duplicate(&mut self, packet: &Frame) -> Option<Frame> {
-        Mbuf::copy_from(self.0, packet.mbuf()).map(|mbuf| Frame::new(mbuf, ()))
+    fn duplicate(&mut self, packet: &Frame, headers: usize) -> Option<Frame> {
+        Mbuf::share(self.0, packet.mbuf(), headers).map(|mbuf| Frame::new(mbuf, ()))
     }
 }
 
@@ -116,8 +116,8 @@ impl Io<Frame> for Blocked<'_> {
         self.0.allocate()
     }
 
-    fn duplicate(&mut self, packet: &Frame) -> Option<Frame> {
-        self.0.duplicate(packet)
+    fn duplicate(&mut self, packet: &Frame, headers: usize) -> Option<Frame> {
+        self.0.duplicate(packet, headers)
     }
 }
 

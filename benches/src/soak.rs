@@ -196,7 +196,7 @@ impl Io<Frame> for Sink {
         self.0.alloc().map(|mbuf| Frame::new(mbuf, ()))
     }
 
-    fn duplicate(&mut self, packet: &Frame) -> Option<Frame> {
-        Mbuf::copy_from(&self.0, packet.mbuf()).map(|mbuf| Frame::new(mbuf, ()))
+    fn duplicate(&mut self, packet: &Frame, headers: usize) -> Option<Frame> {
+        Mbuf::share(&self.0, packet.mbuf(), headers).map(|mbuf| Frame::new(mbuf, ()))
     }
 }

@@ -37,6 +37,8 @@ pub fn config() -> Config {
             local_ip: LOCAL_VTEP,
             udp_port: 4789,
             neighbors: vec![StaticNeighbor { ip: REMOTE_VTEP, mac: [2, 0, 0, 0, 2, 9] }],
+            routes: vec![],
+            copies: 0,
         }),
         lifs: vec![
             lif(1, "red", Encapsulation::Vlan(100), 10100, vec![]),

@@ -108,8 +108,8 @@ impl Io<Frame> for Sink {
         self.pool.alloc().map(|mbuf| Frame::new(mbuf, ()))
     }
 
-    fn duplicate(&mut self, packet: &Frame) -> Option<Frame> {
-        Mbuf::copy_from(&self.pool, packet.mbuf()).map(|mbuf| Frame::new(mbuf, ()))
+    fn duplicate(&mut self, packet: &Frame, headers: usize) -> Option<Frame> {
+        Mbuf::share(&self.pool, packet.mbuf(), headers).map(|mbuf| Frame::new(mbuf, ()))
     }
 }
 

@@ -38,7 +38,7 @@ impl<T> Packet for Frame<T> {
         self.mbuf.data()
     }
 
-    /// Empty if another buffer shares the bytes, which no port and no duplicate of ours does.
+    /// Empty if another packet shares the headers, which no port and no duplicate of ours does.
     #[inline]
     fn head_mut(&mut self) -> &mut [u8] {
         self.mbuf.data_mut().unwrap_or_default()

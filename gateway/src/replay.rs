@@ -291,7 +291,7 @@ impl Io<Frame<u64>> for Capture {
         self.pool.alloc().map(|mbuf| Frame::new(mbuf, self.now))
     }
 
-    fn duplicate(&mut self, packet: &Frame<u64>) -> Option<Frame<u64>> {
-        Mbuf::copy_from(&self.pool, packet.mbuf()).map(|mbuf| Frame::new(mbuf, packet.tag))
+    fn duplicate(&mut self, packet: &Frame<u64>, headers: usize) -> Option<Frame<u64>> {
+        Mbuf::share(&self.pool, packet.mbuf(), headers).map(|mbuf| Frame::new(mbuf, packet.tag))
     }
 }

@@ -77,6 +77,49 @@ fn empty_lists_where_nothing_is_a_choice() {
 }
 
 #[test]
+fn routes_on_the_underlay() {
+    let neighbors = "neighbors = [";
+    let with = |lines: &str| edited(neighbors, &format!("{lines}\n{neighbors}"));
+    let good = with("routes = [{ to = \"10.9.0.0/16\", via = \"192.0.2.254\" }]\ncopies = 7");
+    let config = Config::parse(Path::new("x.toml"), &good).unwrap();
+    let underlay = config.pipeline.underlay.unwrap();
+    let route = underlay.routes[0];
+    assert_eq!(
+        (route.to.to_string(), route.prefix, route.via.to_string()),
+        ("10.9.0.0".to_owned(), 16, "192.0.2.254".to_owned())
+    );
+    assert_eq!(underlay.copies, 7);
+    for (routes, expected) in [
+        (
+            "{ to = \"10.9.0.0\", via = \"192.0.2.254\" }",
+            "[underlay] routes: to = \"10.9.0.0\" is wrong: write \"IP/LENGTH\", such as \"10.9.0.0/16\"",
+        ),
+        (
+            "{ to = \"10.9.0.1/16\", via = \"192.0.2.254\" }",
+            "underlay: route to 10.9.0.1/16: write the prefix's first address and length, of local_ip's family",
+        ),
+        (
+            "{ to = \"2001:db8::/32\", via = \"192.0.2.254\" }",
+            "underlay: route to 2001:db8::/32: write the prefix's first address and length, of local_ip's family",
+        ),
+        (
+            "{ to = \"10.9.0.0/16\", via = \"192.0.2.1\" }",
+            "underlay: route via 192.0.2.1: a router is another unicast address of local_ip's family, and on the link: name one",
+        ),
+        (
+            "{ to = \"10.9.0.0/16\", via = \"192.0.2.7\" }, { to = \"10.9.0.0/16\", via = \"192.0.2.8\" }",
+            "underlay: route to 10.9.0.0/16 is there twice: remove one",
+        ),
+        (
+            "{ to = \"10.9.0.0/16\" }",
+            "[underlay] routes: via is missing: write via = \"IP\" of a router on the underlay's link",
+        ),
+    ] {
+        assert_eq!(problems(&with(&format!("routes = [{routes}]"))), [format!("x.toml:20: {expected}")]);
+    }
+}
+
+#[test]
 fn a_wrong_value_hides_no_other_problem() {
     let text = edited("id = 2\n", "id = 1\n");
     let text = text.replace("vlan = 100", "vlan = 9999").replace("name = \"blue\"", "name = \"red\"");
@@ -257,7 +300,9 @@ fn unknown_keys_and_sections() {
     reports(
         "udp_port = 4789\nneighbors",
         "colour = 1\nneighbors",
-        &["19: [underlay]: unknown key colour: known here: port, vlan, local_ip, udp_port, neighbors"],
+        &[
+            "19: [underlay]: unknown key colour: known here: port, vlan, local_ip, udp_port, neighbors, routes, copies",
+        ],
     );
     reports(
         "[trap]",

@@ -35,6 +35,8 @@ pub struct GatewayConfig {
     pub limits: [u32; 4],
     /// Whether the neighbours on the underlay and the trap link are given, rather than asked for.
     pub static_neighbors: bool,
+    /// More lines for `[underlay]`, each with its end.
+    pub underlay: &'static str,
 }
 
 impl Default for GatewayConfig {
@@ -54,6 +56,7 @@ impl Default for GatewayConfig {
             timeouts: [7440, 300, 60, 60],
             limits: [1000, 100_000, 100_000, 1000],
             static_neighbors: false,
+            underlay: "",
         }
     }
 }
@@ -110,7 +113,7 @@ impl GatewayConfig {
              vlan = {vlan}\n\
              local_ip = \"{underlay}\"\n\
              udp_port = 4789\n\
-             {neighbors}\n",
+             {neighbors}{more}\n",
             workers = self.workers,
             main_lcore = self.main_lcore,
             hugepages = self.hugepages,
@@ -121,6 +124,7 @@ impl GatewayConfig {
             mtu = plan::CARRIER_MTU,
             vlan = plan::UNDERLAY_VLAN,
             underlay = plan::UNDERLAY_GATEWAY,
+            more = self.underlay,
         );
         for lif in &LIFS {
             let encapsulation = match lif.encapsulation {

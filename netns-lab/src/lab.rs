@@ -137,6 +137,29 @@ impl Lab {
         self.ns(role)
     }
 
+    /// Makes the namespace `collector`: a machine on the underlay, and by another interface behind the tenants' VTEP.
+    ///
+    /// # Errors
+    /// As [`Lab::up`].
+    pub fn add_collector(&mut self) -> Result<&Netns> {
+        self.add("collector", &HOST)?;
+        let (vtep, collector) = (self.ns("vtep")?, self.ns("collector")?);
+        // What comes by one interface may have left from an address behind the other.
+        collector.sysctl(&[("ipv4/conf/all/rp_filter", "0"), ("ipv4/conf/default/rp_filter", "0")])?;
+        vtep.sysctl(&[("ipv4/ip_forward", "1")])?;
+        let name = collector.name();
+        vtep.ip(&format!(
+            "link add near netns {name} link underlay mtu {CARRIER_MTU} type macvlan mode bridge"
+        ))?;
+        collector.ip(&format!("addr add {}/24 dev near", plan::COLLECTOR))?;
+        collector.ip("link set near up")?;
+        self.veth((vtep, "far", ""), (collector, "far", [2, 0, 0, 0, 9, 77]), CARRIER_MTU)?;
+        let [a, b, c, _] = plan::FAR_COLLECTOR.octets();
+        vtep.ip(&format!("addr add {a}.{b}.{c}.1/24 dev far"))?;
+        collector.ip(&format!("addr add {}/24 dev far", plan::FAR_COLLECTOR))?;
+        Ok(collector)
+    }
+
     fn build(id: String) -> Result<Self> {
         let directory = cleanup::directory(&id);
         let mut lab = Lab { id, directory, namespaces: Vec::new(), kept: false };

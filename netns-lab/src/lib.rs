@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cleanup;
+pub mod collector;
 pub mod command;
 pub mod config;
 pub mod control;

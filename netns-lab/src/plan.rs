@@ -178,6 +178,12 @@ pub const UNDERLAY_VTEP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
 pub const UNDERLAY_VTEP_MAC: [u8; 6] = [2, 0, 0, 0, 2, 9];
 /// MAC address of the gateway's uplink.
 pub const UPLINK_MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
+/// The collector's address on the underlay.
+pub const COLLECTOR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
+/// The collector's other address, behind the tenants' VTEP as a router.
+pub const FAR_COLLECTOR: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 77);
+/// The lines of `[underlay]` that lead there.
+pub const FAR_ROUTE: &str = "routes = [{ to = \"10.9.0.0/24\", via = \"192.0.2.9\" }]\n";
 /// The VLAN that carries VXLAN.
 pub const UNDERLAY_VLAN: u16 = 2;
 /// The gateway's address on the trap link.

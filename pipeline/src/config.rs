@@ -56,6 +56,17 @@ pub struct StaticNeighbor {
     pub mac: [u8; 6],
 }
 
+/// A route on the underlay; what no route leads to is on the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// First address of the destinations.
+    pub to: IpAddr,
+    /// Bits of it that count.
+    pub prefix: u8,
+    /// The router, on the link.
+    pub via: IpAddr,
+}
+
 /// VXLAN on the physical ports.
 #[derive(Clone, Debug)]
 pub struct Underlay {
@@ -69,6 +80,10 @@ pub struct Underlay {
     pub udp_port: u16,
     /// Static neighbours.
     pub neighbors: Vec<StaticNeighbor>,
+    /// For VTEPs and collectors that are not on the link.
+    pub routes: Vec<Route>,
+    /// Mirrored and snooped packets per second and LIF that go to collectors; 0 = none.
+    pub copies: u32,
 }
 
 /// Packets per second that may be trapped per LIF and class; 0 = none pass.

@@ -13,7 +13,7 @@ use crate::fdb;
 use crate::lif::Entry;
 use crate::packet::{Io, Packet};
 use crate::tunnel::{Inner, Outer, Tunnel};
-use crate::wire::ethernet::{TAG_LEN, ethertype, is_group};
+use crate::wire::ethernet::{self, TAG_LEN, ethertype, is_group};
 use crate::wire::{Ethernet, view};
 use crate::worker::Context;
 
@@ -134,7 +134,7 @@ impl Network<'_, '_> {
             false => self.cx.shared.fdb.lookup(meta.out_lif, destination, self.cx.second),
         };
         let Some(vtep) = known else { return self.replicate(packet, inner, out) };
-        let remote = self.cx.next_hop(vtep, out.due).ok_or(DropReason::NoNeighbor)?;
+        let remote = self.cx.underlay_hop(vtep, out.due).ok_or(DropReason::NoNeighbor)?;
         let outer = self.tunnel.outer(&remote, self.vni);
         adjacencies.put(key, validity, &outer);
         Ok(outer)
@@ -151,12 +151,12 @@ impl Network<'_, '_> {
         let mut last: Option<Outer> = None;
         let mut unreachable = 0;
         for vtep in &self.lif.vteps {
-            let Some(remote) = cx.next_hop(*vtep, out.due) else {
+            let Some(remote) = cx.underlay_hop(*vtep, out.due) else {
                 unreachable += 1;
                 continue;
             };
             if let Some(previous) = last.replace(self.tunnel.outer(&remote, self.vni)) {
-                let copy = out.io.duplicate(packet);
+                let copy = out.io.duplicate(packet, ethernet::LEN);
                 match copy.and_then(|mut copy| previous.put(&mut copy, inner).then_some(copy)) {
                     Some(copy) => {
                         cx.counters.other(Other::Replicated, 1);

@@ -14,6 +14,7 @@ pub mod batch;
 pub mod counters;
 mod lif;
 mod neighbors;
+mod routes;
 mod fdb;
 mod limits;
 mod tunnel;

@@ -19,7 +19,6 @@ pub struct Limits {
 impl Limits {
     /// For `lifs` LIFs.
     pub fn new(limits: &TrapLimits, lifs: usize) -> Self {
-        let interval = |rate: u32| SECOND.checked_div(u64::from(rate)).map_or(0, |nanos| nanos.max(1));
         Self {
             interval: [
                 interval(limits.new),
@@ -39,6 +38,11 @@ impl Limits {
         let Some(bucket) = bucket.filter(|_| interval != 0) else { return false };
         take(bucket, interval, now)
     }
+}
+
+/// Nanoseconds per packet at so many a second; 0 if none is to pass.
+pub fn interval(rate: u32) -> u64 {
+    SECOND.checked_div(u64::from(rate)).map_or(0, |nanos| nanos.max(1))
 }
 
 /// Takes a token of a bucket that gets one every `interval` nanoseconds and holds one second's worth.

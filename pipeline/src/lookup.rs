@@ -15,7 +15,7 @@ use crate::tunnel::{entropy_v4, entropy_v6, source_port};
 use crate::wire::{ethernet, ipv6, protocol};
 use crate::worker::Context;
 use conntrack::table::{Burst, FlowV4, FlowV6};
-use conntrack::{Rewrite, RewriteFlags, TcpFlags, Timestamp};
+use conntrack::{LifIndex, Rewrite, RewriteFlags, TcpFlags, Timestamp};
 use std::net::IpAddr;
 
 /// Takes the packets that have keys. Whether all of the burst go to encap.
@@ -96,7 +96,7 @@ fn special<P: Packet, F: Flow>(
         return meta.drop(DropReason::RateLimited);
     }
     if rewrite.flags.any(RewriteFlags::MIRROR) && meta.kind != Kind::Error {
-        mirror::run(cx, packet, meta, flow.collector(), out);
+        mirror::run(cx, packet, meta, session_lif(meta, rewrite), flow.collector(), out);
     }
     if rewrite.flags.any(RewriteFlags::DROP) {
         if meta.kind != Kind::Error {
@@ -111,7 +111,7 @@ fn special<P: Packet, F: Flow>(
     } else {
         established(cx, packet, meta, flow, rewrite, done);
         if rewrite.flags.any(RewriteFlags::SNOOP) && meta.next == Next::Encap {
-            mirror::run(cx, packet, meta, flow.collector(), out);
+            mirror::run(cx, packet, meta, session_lif(meta, rewrite), flow.collector(), out);
         }
     }
 }
@@ -197,6 +197,11 @@ fn outer_port<F: Flow>(meta: &Meta, rewrite: &Rewrite<F::Address>) -> u16 {
         Kind::Udp => source_port(F::entropy(rewrite, protocol::UDP)),
         _ => 0,
     }
+}
+
+/// The LIF of the session's own direction.
+fn session_lif<A>(meta: &Meta, rewrite: &Rewrite<A>) -> LifIndex {
+    if rewrite.flags.any(RewriteFlags::REVERSE) { rewrite.out_lif } else { meta.in_lif }
 }
 
 /// What a session counts: the tenant's frame without padding.

@@ -57,6 +57,12 @@ impl From<IpAddr> for Address {
 }
 
 impl Address {
+    /// As a number; of IPv4, the last 32 bits.
+    #[inline]
+    pub fn bits(self) -> u128 {
+        self.0
+    }
+
     /// The last four bytes.
     #[inline]
     pub fn v4(self) -> [u8; 4] {
@@ -253,6 +259,12 @@ impl Neighbors {
     #[inline]
     pub fn is(&self, index: NeighborIndex, link: Link, address: Address) -> bool {
         self.slots.get(usize::from(index.0)).is_some_and(|slot| slot.is(link, address))
+    }
+
+    /// The address of an entry.
+    pub fn address(&self, index: NeighborIndex) -> Option<Address> {
+        let slot = self.slots.get(usize::from(index.0))?;
+        slot.word().is_live().then(|| slot.address())
     }
 
     /// What a packet to the entry needs; `now` in milliseconds. Marks it used.

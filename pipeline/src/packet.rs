@@ -13,11 +13,11 @@ pub type Burst<P> = ArrayVec<P, BURST>;
 pub trait Packet: Sized {
     /// The first segment.
     fn head(&self) -> &[u8];
-    /// The first segment, to change.
+    /// The first segment, to change; without what it shares with a duplicate, which begins behind the headers.
     fn head_mut(&mut self) -> &mut [u8];
     /// Bytes of all segments.
     fn total_len(&self) -> usize;
-    /// Makes room for `n` bytes in front and returns the whole first segment; None if there is no headroom (nothing changed).
+    /// Makes room for `n` bytes in front and returns what `head_mut` does; None if there is no headroom (nothing changed).
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]>;
     /// Removes `n` bytes in front; false if the first segment is shorter (nothing changed).
     fn trim_front(&mut self, n: usize) -> bool;
@@ -38,7 +38,7 @@ pub trait Io<P> {
     fn transmit(&mut self, port: PortIndex, packets: &mut Burst<P>);
     /// An empty packet with headroom; None when the pool is exhausted.
     fn allocate(&mut self) -> Option<P>;
-    /// An independent packet with the same bytes whose headers may be changed (its body may be shared); None when the
-    /// pool is exhausted.
-    fn duplicate(&mut self, packet: &P) -> Option<P>;
+    /// A packet with the same bytes. The first `headers` of them may be changed in both, and others put before them; the
+    /// rest may be shared. None when the pool is exhausted.
+    fn duplicate(&mut self, packet: &P, headers: usize) -> Option<P>;
 }

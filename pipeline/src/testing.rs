@@ -163,7 +163,7 @@ impl Io<Buffer> for Ports {
         self.pool.allocate()
     }
 
-    fn duplicate(&mut self, packet: &Buffer) -> Option<Buffer> {
+    fn duplicate(&mut self, packet: &Buffer, _headers: usize) -> Option<Buffer> {
         let rest: Vec<&[u8]> = packet.rest.iter().map(Vec::as_slice).collect();
         let mut segments = vec![packet.head()];
         segments.extend(rest);

@@ -1,6 +1,7 @@
 //! The rules a configuration keeps to. All that is broken is reported at once.
 
-use crate::config::{Config, Encapsulation, Lif, PortIndex, Underlay};
+use crate::config::{Config, Encapsulation, Lif, PortIndex, Route, Underlay};
+use crate::routes::is_prefix;
 use crate::wire::ethernet::is_group;
 use hashbrown::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -82,6 +83,14 @@ pub enum ConfigError {
     NeighborMac(IpAddr),
     #[error("underlay: neighbor {0} is there twice: remove one")]
     DuplicateNeighbor(IpAddr),
+    #[error("underlay: route to {0}/{1}: write the prefix's first address and length, of local_ip's family")]
+    RoutePrefix(IpAddr, u8),
+    #[error("underlay: route to {0}/{1} is there twice: remove one")]
+    DuplicateRoute(IpAddr, u8),
+    #[error(
+        "underlay: route via {0}: a router is another unicast address of local_ip's family, and on the link: name one"
+    )]
+    RouteVia(IpAddr),
     #[error("trap: {0} {1} is no unicast address: use the address of that end of the trap link")]
     TrapAddress(&'static str, Ipv4Addr),
     #[error("trap: local_ip and kernel_ip are the same: they are two ends of a link")]
@@ -175,6 +184,18 @@ impl Config {
             }
             if !seen.insert(ip) {
                 errors.push(ConfigError::DuplicateNeighbor(ip));
+            }
+        }
+        let mut seen = HashSet::new();
+        for route in &underlay.routes {
+            let Route { to, prefix, via } = *route;
+            if to.is_ipv4() != underlay.local_ip.is_ipv4() || !is_prefix(route) {
+                errors.push(ConfigError::RoutePrefix(to, prefix));
+            } else if !seen.insert((to, prefix)) {
+                errors.push(ConfigError::DuplicateRoute(to, prefix));
+            }
+            if via.is_ipv4() != underlay.local_ip.is_ipv4() || via == underlay.local_ip || !is_unicast(via) {
+                errors.push(ConfigError::RouteVia(via));
             }
         }
     }

@@ -10,6 +10,7 @@ use crate::lif::Lifs;
 use crate::limits::Limits;
 use crate::neighbors::{Address, Link, NeighborIndex, Neighbors};
 use crate::packet::{BURST, Burst, Io, Packet};
+use crate::routes::Routes;
 use crate::tunnel::{Remote, Tunnel};
 use crate::{Config, ConfigError, PortIndex, Snapshot};
 use crate::{decap, encap, from_kernel, ingress, local, lookup, mirror, solicit, trap};
@@ -36,6 +37,7 @@ pub struct Pipeline {
     pub(crate) mirror: mirror::Limit,
     pub(crate) neighbors: Neighbors,
     pub(crate) fdb: Fdb,
+    pub(crate) routes: Routes,
     pub(crate) underlay: Option<Tunnel>,
     pub(crate) trap: Tunnel,
     pub(crate) kernel: NeighborIndex,
@@ -65,6 +67,8 @@ impl Pipeline {
         }
         let lifs =
             Lifs::new(&config, |lif| lif.vteps.iter().map(|ip| pin(Link::Underlay, *ip, None)).collect());
+        let routes = config.underlay.iter().flat_map(|underlay| &underlay.routes);
+        let routes = Routes::new(routes.map(|route| (*route, pin(Link::Underlay, route.via, None))));
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -80,7 +84,8 @@ impl Pipeline {
             workers: (0..workers).map(|_| counters()).collect(),
             taken: (0..workers).map(|_| AtomicBool::new(false)).collect(),
             limits: Limits::new(&config.trap.limits, config.lifs.len()),
-            mirror: mirror::Limit::new(config.lifs.len()),
+            mirror: mirror::Limit::new(config.underlay.as_ref().map_or(0, |u| u.copies), config.lifs.len()),
+            routes,
             fdb: Fdb::new(FDB_ENTRIES, fdb_secret),
             lifs,
             neighbors,
@@ -170,6 +175,21 @@ impl Context<'_> {
         }
         let address: Address = found.address;
         found.mac.map(|mac| Remote { mac, address })
+    }
+
+    /// Where a tunnel packet to a VTEP goes: to itself, or to the router that a route names.
+    #[inline(always)]
+    pub(crate) fn underlay_hop(&self, vtep: NeighborIndex, due: &mut Due) -> Option<Remote> {
+        if self.shared.routes.is_empty() { self.next_hop(vtep, due) } else { self.routed(vtep, due) }
+    }
+
+    #[cold]
+    fn routed(&self, vtep: NeighborIndex, due: &mut Due) -> Option<Remote> {
+        let address = self.shared.neighbors.address(vtep)?;
+        match self.shared.routes.via(address) {
+            Some(router) => self.next_hop(router, due).map(|hop| Remote { address, ..hop }),
+            None => self.next_hop(vtep, due),
+        }
     }
 }
 

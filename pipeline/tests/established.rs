@@ -320,15 +320,103 @@ fn collectors_get_copies() {
         assert_eq!((outer.ips.1, outer.vni, inner), (VTEP, 2000, &rewritten));
         assert_eq!((copy_outer.ips.1, copy_outer.vni), (VTEP2, 10100));
         assert_eq!(copy, if action == Action::Mirror(collector) { &sent } else { &rewritten });
+        // Of the other direction too, under the same VNI.
+        let answer = frame((SERVER_MAC, GATEWAY_BLUE), 17, &swapped(&translated), 64, b"y");
+        gateway.receive(UPLINK, &vlan(2, &Outer::from_vtep().wrap(&answer)));
+        let out = gateway.io.take(UPLINK);
+        let back = frame((GATEWAY_RED, CLIENT_MAC), 17, &swapped(&original), 63, b"y");
+        assert_eq!((out.len(), untag(100, &out[1])), (2, back.clone()));
+        let (copy_outer, copy) = unwrap(&untag(2, &out[0]));
+        assert_eq!((copy_outer.ips.1, copy_outer.vni), (VTEP2, 10100));
+        assert_eq!(copy, if action == Action::Mirror(collector) { answer } else { back });
         // Over the limit, and without buffers, the packet itself goes all the same.
         gateway.receive_all(UPLINK, &vec![vlan(100, &sent); 100_001]);
-        assert_eq!((gateway.other("mirrored"), gateway.other("mirror_limited")), (100_000, 2));
+        assert_eq!((gateway.other("mirrored"), gateway.other("mirror_limited")), (100_001, 2));
         gateway.now += SECOND;
         gateway.io.take(UPLINK);
         gateway.io.pool = pipeline::testing::Pool::new(0);
         gateway.receive(UPLINK, &vlan(100, &sent));
         assert_eq!(gateway.io.take(UPLINK).len(), 1);
         assert_eq!(gateway.other("mirror_failed"), 1);
-        assert_eq!(gateway.other("established"), 100_003);
+        assert_eq!(gateway.other("established"), 100_004);
     }
+}
+
+#[test]
+fn copies_do_not_share_what_the_session_rewrites() {
+    use conntrack::{Action, SessionSpec};
+    // A body long enough to be shared; every way out differs from the packet as received.
+    let (original, translated) = udp();
+    let body: Vec<u8> = (0..1200).map(|n| n as u8).collect();
+    let mut gateway = Gateway::new();
+    let action = Action::Mirror(VTEP2.into());
+    gateway.install(&SessionSpec { action, ..routed(7, 17, original, translated) });
+    let sent = frame((CLIENT_MAC, GATEWAY_RED), 17, &original, 64, &body);
+    gateway.receive_all(UPLINK, &vec![vlan(100, &sent); 32]);
+    let out: Vec<_> = gateway.io.take(UPLINK).iter().map(|bytes| unwrap(&untag(2, bytes))).collect();
+    assert_eq!(out.iter().filter(|(outer, inner)| outer.ips.1 == VTEP2 && *inner == sent).count(), 32);
+    assert_eq!(out.iter().filter(|(outer, _)| outer.ips.1 == VTEP).count(), 32);
+}
+
+#[test]
+fn collectors_beyond_a_router_and_over_ipv6() {
+    use conntrack::{Action, SessionSpec};
+    use pipeline::config::{Route, StaticNeighbor};
+    use std::net::IpAddr;
+    let (original, translated) = udp();
+    let sent = frame((CLIENT_MAC, GATEWAY_RED), 17, &original, 64, b"x");
+    let router: IpAddr = "192.0.2.254".parse().unwrap();
+    let mut config = config();
+    let underlay = config.underlay.as_mut().unwrap();
+    underlay.routes = vec![Route { to: "10.9.0.0".parse().unwrap(), prefix: 16, via: router }];
+    underlay.neighbors.push(StaticNeighbor { ip: router, mac: [2, 0, 0, 0, 2, 0xfe] });
+    let mut gateway = Gateway::with(config);
+    let action = Action::Mirror("10.9.8.7".parse().unwrap());
+    gateway.install(&SessionSpec { action, ..routed(7, 17, original, translated) });
+    gateway.receive(UPLINK, &vlan(100, &sent));
+    let out: Vec<_> = gateway.io.take(UPLINK).iter().map(|bytes| unwrap(&untag(2, bytes))).collect();
+    let [(outer, copy), _] = &out[..] else { panic!("two packets") };
+    assert_eq!((outer.macs.1, outer.ips.1.to_string()), ([2, 0, 0, 0, 2, 0xfe], "10.9.8.7".to_owned()));
+    assert_eq!((outer.vni, copy), (10100, &sent));
+
+    // An underlay of IPv6; its own collector is reached, one of the other family is not.
+    let mut config = common::config();
+    let underlay = config.underlay.as_mut().unwrap();
+    underlay.local_ip = "2001:db8:2::1".parse().unwrap();
+    underlay.neighbors = vec![StaticNeighbor { ip: "2001:db8:2::8".parse().unwrap(), mac: VTEP2_MAC }];
+    config.lifs[1].vteps.clear();
+    let mut gateway = Gateway::with(config);
+    for (id, collector, copies) in [(1, "2001:db8:2::8", 1), (2, "192.0.2.8", 0)] {
+        let out_lif = GREEN;
+        let action = Action::Mirror(collector.parse().unwrap());
+        gateway.install(&SessionSpec { action, out_lif, ..routed(id, 17, original, translated) });
+        gateway.receive(UPLINK, &vlan(100, &sent));
+        assert_eq!(gateway.io.take(ACCESS).len(), 1, "the packet itself");
+        let out = gateway.io.take(UPLINK);
+        assert_eq!(out.len(), copies);
+        for bytes in out {
+            let bytes = untag(2, &bytes);
+            assert_eq!(&bytes[..14], &[&VTEP2_MAC[..], &UPLINK_MAC, &[0x86, 0xdd]].concat());
+            let sliced = etherparse::SlicedPacket::from_ethernet(&bytes).unwrap();
+            let Some(etherparse::NetSlice::Ipv6(ip)) = &sliced.net else { panic!("outer IPv6") };
+            assert_eq!(ip.header().destination_addr().to_string(), collector);
+            assert_eq!(&bytes[14 + 40 + 8..], [&[8, 0, 0, 0, 0, 0x27, 0x74, 0][..], &sent].concat());
+        }
+        let now = conntrack::Timestamp::from_nanos(gateway.now);
+        assert!(gateway.sessions.remove(conntrack::SessionId(id), now));
+    }
+    assert_eq!((gateway.other("mirrored"), gateway.other("mirror_failed")), (1, 1));
+}
+
+#[test]
+fn a_rate_of_none_makes_no_copies() {
+    use conntrack::{Action, SessionSpec};
+    let (original, translated) = udp();
+    let mut config = config();
+    config.underlay.as_mut().unwrap().copies = 0;
+    let mut gateway = Gateway::with(config);
+    let action = Action::Snoop(VTEP2.into());
+    gateway.install(&SessionSpec { action, ..routed(7, 17, original, translated) });
+    gateway.receive(UPLINK, &vlan(100, &frame((CLIENT_MAC, GATEWAY_RED), 17, &original, 64, b"x")));
+    assert_eq!((gateway.io.take(UPLINK).len(), gateway.other("mirror_limited")), (1, 1));
 }

@@ -49,6 +49,8 @@ fn config() -> Config {
             local_ip: Ipv4Addr::new(192, 0, 2, 1).into(),
             udp_port: 4789,
             neighbors: vec![StaticNeighbor { ip: COLLECTOR.into(), mac: [2, 0, 0, 0, 2, 9] }],
+            routes: Vec::new(),
+            copies: 100_000,
         }),
         lifs: vec![lif(1, "red", RED), lif(2, "blue", BLUE)],
         trap: Trap {

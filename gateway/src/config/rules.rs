@@ -5,6 +5,7 @@ use super::document::{Problems, Section};
 use super::sections::{LifLines, Lines, NO_PORT};
 use control::Endpoint;
 use pipeline::ConfigError;
+use pipeline::config::Route;
 use std::collections::HashMap;
 use std::hash::Hash;
 
@@ -113,6 +114,10 @@ fn line_of(error: &ConfigError, config: &Config, root: &Section<'_>, lines: &Lin
         let position = neighbors.iter().rposition(|neighbor| neighbor.ip == ip)?;
         lines.neighbors.get(position).copied()
     };
+    let route = |is: &dyn Fn(&Route) -> bool| {
+        let position = config.underlay.as_ref()?.routes.iter().rposition(is)?;
+        lines.routes.get(position).copied()
+    };
     let underlay_address =
         config.underlay.as_ref().is_some_and(|underlay| !underlay.local_ip.is_unspecified());
     let underlay_port = config.underlay.as_ref().is_some_and(|underlay| underlay.port != NO_PORT);
@@ -133,6 +138,9 @@ fn line_of(error: &ConfigError, config: &Config, root: &Section<'_>, lines: &Lin
         E::UnderlayOnTrapPort if underlay_port => Some(lines.underlay),
         E::NeighborAddress(ip) if underlay_address => neighbor(*ip),
         E::DuplicateNeighbor(ip) => neighbor(*ip),
+        E::RoutePrefix(to, prefix) if underlay_address => route(&|r| (r.to, r.prefix) == (*to, *prefix)),
+        E::DuplicateRoute(to, prefix) => route(&|r| (r.to, r.prefix) == (*to, *prefix)),
+        E::RouteVia(via) if underlay_address => route(&|r| r.via == *via),
         E::TrapSameAddress if !config.trap.local_ip.is_unspecified() => Some(lines.trap),
         _ => None,
     }

@@ -7,7 +7,7 @@ use super::{activation, value};
 use conntrack::table::Timeouts;
 use control::Endpoint;
 use pipeline::PortIndex;
-use pipeline::config::{Encapsulation, Lif, StaticNeighbor, Trap, TrapLimits, Underlay};
+use pipeline::config::{Encapsulation, Lif, Route, StaticNeighbor, Trap, TrapLimits, Underlay};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
@@ -19,6 +19,7 @@ pub(super) struct Lines {
     pub(super) ports: Vec<PortLines>,
     pub(super) underlay: usize,
     pub(super) neighbors: Vec<usize>,
+    pub(super) routes: Vec<usize>,
     pub(super) lifs: Vec<LifLines>,
     pub(super) trap: usize,
     pub(super) listen: Vec<usize>,
@@ -179,6 +180,9 @@ fn underlay(root: &Section<'_>, names: &[&str], lines: &mut Lines) -> Option<Und
         }
         neighbor.finish();
     }
+    let routes = routes(&section, lines);
+    let copies = "packets per second and LIF from 0 to 4294967295";
+    let copies = section.optional("copies", copies, value::integer(0..=i64::from(u32::MAX)));
     section.finish();
     Some(Underlay {
         port: port.unwrap_or(NO_PORT),
@@ -186,7 +190,24 @@ fn underlay(root: &Section<'_>, names: &[&str], lines: &mut Lines) -> Option<Und
         local_ip: value_or(local_ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
         udp_port,
         neighbors,
+        routes,
+        copies: value_or(copies, 100_000),
     })
+}
+
+fn routes(underlay: &Section<'_>, lines: &mut Lines) -> Vec<Route> {
+    let mut routes = Vec::new();
+    for route in underlay.tables("routes", "[underlay] routes", "[{ to = \"IP/LENGTH\", via = \"IP\" }]") {
+        let to = route.required("to", "\"IP/LENGTH\", such as \"10.9.0.0/16\"", value::prefix);
+        let via = route.required("via", "\"IP\" of a router on the underlay's link", value::ip);
+        if let (Some(to), Some(via)) = (to, via) {
+            lines.routes.push(to.line);
+            let (At { value: (to, prefix), .. }, via) = (to, via.value);
+            routes.push(Route { to, prefix, via });
+        }
+        route.finish();
+    }
+    routes
 }
 
 fn lifs(root: &Section<'_>, names: &[&str], lines: &mut Lines, problems: &Problems) -> Vec<Lif> {

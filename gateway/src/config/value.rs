@@ -32,6 +32,12 @@ pub(super) fn ip(value: &DeValue<'_>) -> Option<IpAddr> {
     value.as_str()?.parse::<IpAddr>().ok().filter(|ip| is_host(*ip))
 }
 
+/// "IP/LENGTH".
+pub(super) fn prefix(value: &DeValue<'_>) -> Option<(IpAddr, u8)> {
+    let (ip, length) = value.as_str()?.split_once('/')?;
+    Some((ip.parse().ok()?, length.parse().ok()?))
+}
+
 pub(super) fn ipv4(value: &DeValue<'_>) -> Option<Ipv4Addr> {
     value.as_str()?.parse::<Ipv4Addr>().ok().filter(|ip| is_host(IpAddr::V4(*ip)))
 }

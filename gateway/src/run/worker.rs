@@ -79,8 +79,8 @@ impl pipeline::Io<Frame> for Io {
         self.pool.alloc().map(|mbuf| Frame::new(mbuf, ()))
     }
 
-    /// A copy of the whole packet: its headers are changed, and buffers that share bytes cannot be.
-    fn duplicate(&mut self, packet: &Frame) -> Option<Frame> {
-        Mbuf::copy_from(&self.pool, packet.mbuf()).map(|mbuf| Frame::new(mbuf, ()))
+    /// Shares the body; queues that cannot send chains copy it when they send it.
+    fn duplicate(&mut self, packet: &Frame, headers: usize) -> Option<Frame> {
+        Mbuf::share(&self.pool, packet.mbuf(), headers).map(|mbuf| Frame::new(mbuf, ()))
     }
 }

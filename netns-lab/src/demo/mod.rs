@@ -1,6 +1,8 @@
 //! The demonstration: each flow twice through the same gateway, first with every packet going through the kernel's
-//! network function, then with the agent offloading connections; and the figures of both, side by side.
+//! network function, then with the agent offloading connections; and the figures of both, side by side. Then two flows
+//! whose sessions send copies to a collector.
 
+mod copies;
 mod flows;
 mod kernel;
 mod table;
@@ -9,6 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::collector::Collector;
 use crate::config::{AgentConfig, GatewayConfig};
 use crate::control::Session;
 use crate::error::{Error, Result};
@@ -53,7 +56,9 @@ pub fn run(options: &Options) -> Result<bool> {
     let say = |text: &str| println!("[{:5.1} s] {text}", start.elapsed().as_secs_f32());
 
     say("laying out the lab: 5 tenants, a fabric, a kernel with 4 bridges and VTEPs, 3 network functions");
-    let lab = Lab::up()?;
+    let mut lab = Lab::up()?;
+    lab.add_collector()?;
+    let collector = Collector::start(&lab)?;
     let config = GatewayConfig::default();
     say(&format!(
         "starting the gateway on DPDK: net_af_xdp uplink, net_af_packet trap port, {}",
@@ -73,7 +78,9 @@ pub fn run(options: &Options) -> Result<bool> {
         wait_for_tcp_ends(&gateway)?;
         agent.stop()?;
     }
-    drop(servers);
+    say("a mirrored and a snooped flow: sessions installed by hand, copies to a collector on the underlay");
+    let copied = copies::run(&lab, &gateway, &collector)?;
+    drop((servers, collector));
     let closed = close_all(&gateway)?;
     let stats = gateway.stats()?;
     if let Some(status) = gateway.ended() {
@@ -87,9 +94,10 @@ pub fn run(options: &Options) -> Result<bool> {
     say("done\n");
 
     table::flows(&flows, &off, &on);
+    table::copied(&copied);
     table::closed(&closed);
     table::stats(&stats)?;
-    Ok(table::verdict(&flows, &off, &on))
+    Ok(table::verdict(&flows, &off, &on, &copied))
 }
 
 /// Runs a flow, and counts its packets. The two runs of a flow follow each other closely, so that a machine that is busy

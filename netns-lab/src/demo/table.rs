@@ -2,6 +2,7 @@
 
 use crate::control::Session;
 use crate::demo::Figures;
+use crate::demo::copies::Copied;
 use crate::demo::flows::{Flow, Kind, Outcome};
 use crate::error::Result;
 use crate::gateway::Stats;
@@ -27,6 +28,26 @@ pub(super) fn flows(flows: &[Flow], off: &[Figures], on: &[Figures]) {
             on.hot_packets,
             on.hot_share() * 100.0,
             gain(flow, off, on),
+        );
+    }
+    println!();
+}
+
+/// Per flow: packets and what the collector got of them.
+pub(super) fn copied(flows: &[Copied]) {
+    println!(
+        "{:<40} {:>16} {:>11} {:>11}   {:>28}",
+        "copies over VXLAN to the collector", "", "packets", "copies", "client in queries / answers"
+    );
+    for flow in flows {
+        let (answers, queries) = flow.answers;
+        println!(
+            "{:<40} {:>16} {:>11} {:>11}   {:>28}",
+            flow.name,
+            format!("{answers}/{queries} answers"),
+            flow.packets,
+            flow.copies,
+            format!("{} / {}", flow.client[0], flow.client[1]),
         );
     }
     println!();
@@ -103,33 +124,42 @@ pub(super) fn stats(stats: &Stats) -> Result<()> {
 }
 
 /// Says whether every flow went as it should, and which did not.
-pub(super) fn verdict(flows: &[Flow], off: &[Figures], on: &[Figures]) -> bool {
+pub(super) fn verdict(flows: &[Flow], off: &[Figures], on: &[Figures], copied: &[Copied]) -> bool {
     let mut good = true;
-    let mut wrong = |flow: &Flow, what: &str| {
-        println!("FAILED  {}: {what}", flow.name);
+    let mut wrong = |name: &str, what: &str| {
+        println!("FAILED  {name}: {what}");
         good = false;
     };
     for ((flow, off), on) in flows.iter().zip(off).zip(on) {
         if off.hot_packets > 0 {
-            wrong(flow, "there were hot-path packets with no agent running");
+            wrong(flow.name, "there were hot-path packets with no agent running");
         }
         for figures in [off, on] {
             match figures.outcome {
                 Some(Outcome::Answers(received, sent)) if received * 10 < sent * 9 => {
-                    wrong(flow, &format!("{received} of {sent} answers"));
+                    wrong(flow.name, &format!("{received} of {sent} answers"));
                 }
-                Some(Outcome::Throughput(rate, _)) if rate <= 0.0 => wrong(flow, "nothing arrived"),
+                Some(Outcome::Throughput(rate, _)) if rate <= 0.0 => wrong(flow.name, "nothing arrived"),
                 _ => {}
             }
         }
         // The first packets, and TCP's first and last ones, are the kernel's.
         let least = if matches!(flow.kind, Kind::Dns | Kind::Ping) { 0.5 } else { 0.9 };
         if on.hot_share() < least {
-            wrong(flow, &format!("only {:.1} % went through the hot path", on.hot_share() * 100.0));
+            wrong(flow.name, &format!("only {:.1} % went through the hot path", on.hot_share() * 100.0));
+        }
+    }
+    for flow in copied {
+        let (answers, queries) = flow.answers;
+        if answers * 10 < queries * 9 || flow.packets < u64::from(answers) * 2 {
+            wrong(flow.name, &format!("{answers} of {queries} answers, {} packets", flow.packets));
+        }
+        if flow.copies != flow.packets {
+            wrong(flow.name, &format!("{} copies of {} packets", flow.copies, flow.packets));
         }
     }
     if good {
-        println!("PASSED  every flow that should be offloaded was");
+        println!("PASSED  every flow that should be offloaded was, and every copy arrived");
     }
     good
 }

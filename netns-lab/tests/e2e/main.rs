@@ -1,6 +1,7 @@
 //! End-to-end tests: the gateway on DPDK, real agents, nftables, and real traffic in a lab. They need root.
 
 mod bench;
+mod copies;
 mod demo;
 mod exceptions;
 mod icmp_errors;

@@ -66,6 +66,8 @@ pub fn config() -> Config {
                 StaticNeighbor { ip: VTEP.into(), mac: VTEP_MAC },
                 StaticNeighbor { ip: VTEP2.into(), mac: VTEP2_MAC },
             ],
+            routes: vec![],
+            copies: 100_000,
         }),
         lifs: vec![
             lif(1, "red", UPLINK, Encapsulation::Vlan(100), 10100, &[]),
