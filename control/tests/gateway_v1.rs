@@ -7,7 +7,7 @@ use conntrack::{FlowKeyV4, LifIndex};
 use proto::gateway::v1::{
     AddSessionsRequest, AddSessionsResponse, AddStatus, CloseCode, DeleteSessionsRequest,
     FlushSessionsRequest, GetSessionRequest, GetStatsRequest, L2, ListLifsRequest, ListSessionsRequest,
-    MacPair, RateLimit, Session, SessionState, Tuple, WatchClosedRequest, closed_event::Event,
+    MacPair, RateLimit, Session, SessionFilter, SessionState, Tuple, WatchClosedRequest, closed_event::Event,
     gateway_client::GatewayClient,
 };
 use std::time::Duration;
@@ -163,7 +163,7 @@ async fn listed_by_cursor_and_flushed() {
     for limit in [0, 7_000, u32::MAX] {
         let (mut seen, mut cursor) = (Vec::new(), 0);
         loop {
-            let request = ListSessionsRequest { cursor, limit };
+            let request = ListSessionsRequest { cursor, limit, filter: None };
             let page = client.list_sessions(request).await.expect("under 4 MiB").into_inner();
             seen.extend(page.sessions.iter().filter_map(|s| s.session.as_ref()).map(|s| s.session_id));
             cursor = page.next_cursor;
@@ -282,4 +282,97 @@ async fn statistics_and_lifs() {
         lifs,
         [(1, "red", "uplink", "vlan 100", 10_001, 1500), (2, "blue", "uplink", "vni 2000", 10_002, 1500)]
     );
+}
+
+#[tokio::test]
+async fn a_filtered_list_finds_all_of_them_and_nothing_else() {
+    const ALL: u32 = 5000;
+    let gateway = Setup { capacity: ALL, ..Default::default() }.start().await;
+    let mut client = gateway.v1().await;
+    let sessions = (1..=ALL).map(|n| Session { protocol: if n % 1000 == 0 { 17 } else { 6 }, ..session(n) });
+    let sessions: Vec<Session> = sessions.collect();
+    add(&mut client, sessions.chunks(1000).map(<[Session]>::to_vec).collect()).await;
+    let mut found = async |filter: SessionFilter, limit| {
+        let (mut found, mut cursor, mut answers) = (Vec::new(), 0, 0);
+        loop {
+            let request = ListSessionsRequest { cursor, limit, filter: Some(filter.clone()) };
+            let page = client.list_sessions(request).await.expect("call").into_inner();
+            found.extend(page.sessions.iter().map(|info| info.session.as_ref().expect("session").session_id));
+            (cursor, answers) = (page.next_cursor, answers + 1);
+            if cursor == 0 {
+                found.sort_unstable();
+                return (found, answers);
+            }
+        }
+    };
+    let udp = SessionFilter { protocol: Some(17), ..Default::default() };
+    assert_eq!(found(udp.clone(), 0).await, (vec![1000, 2000, 3000, 4000, 5000], 1));
+    let (ids, answers) = found(udp, 2).await;
+    assert_eq!(ids, [1000, 2000, 3000, 4000, 5000]);
+    assert!(answers >= 3, "{answers}");
+    let nat = SessionFilter { nat: vec![0xCB, 0, 0, 77], ..Default::default() };
+    assert_eq!(found(nat, 0).await.0, [77]);
+    let prefix = SessionFilter { address: vec![10, 0, 1, 0], prefix: Some(24), ..Default::default() };
+    assert_eq!(found(prefix, 100).await.0, (256..512).collect::<Vec<u64>>());
+    assert!(found(SessionFilter { port: Some(1), ..Default::default() }, 0).await.0.is_empty());
+    assert_eq!(found(SessionFilter::default(), 0).await.0.len(), ALL as usize);
+    let wrong = SessionFilter { lif: 9, ..Default::default() };
+    let request = ListSessionsRequest { filter: Some(wrong), ..Default::default() };
+    let refused = client.list_sessions(request).await.expect_err("refused");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().starts_with("filter: lif: "), "{}", refused.message());
+}
+
+#[tokio::test]
+async fn statistics_tell_a_full_table_a_backlog_and_who_listens() {
+    let gateway = Setup { capacity: 3, ..Default::default() }.start().await;
+    let mut client = gateway.v1().await;
+    let value = {
+        let client = client.clone();
+        async move |name: &str| {
+            let stats = client.clone().get_stats(GetStatsRequest {}).await.expect("call").into_inner();
+            let found = stats.other.iter().find(|counter| counter.name == name);
+            found.unwrap_or_else(|| panic!("no counter {name}")).value
+        }
+    };
+    for name in ["closed_watchers", "add_streams", "closed_waiting", "closed_dropped"] {
+        assert_eq!(value(name).await, 0, "{name}");
+    }
+    let twice = vec![session(1), session(1), session(2), session(3), session(4), session(5)];
+    let wrong = vec![Session { in_lif: 9, ..session(6) }, Session { protocol: 256, ..session(7) }];
+    add(&mut client, vec![twice, wrong, vec![Session { action: 2, ..session(8) }]]).await;
+    let expected = [
+        ("rejected_full", 2),
+        ("rejected_exists", 1),
+        ("rejected_invalid", 1),
+        ("rejected_unknown_lif", 1),
+        ("rejected_unsupported", 1),
+        ("rejected_inactive", 0),
+    ];
+    for (name, expected) in expected {
+        assert_eq!(value(name).await, expected, "{name}");
+    }
+    let stats = client.get_stats(GetStatsRequest {}).await.expect("call").into_inner();
+    let sessions = stats.sessions.expect("sessions");
+    assert_eq!((sessions.capacity, sessions.active, sessions.rejected), (3, 3, 6));
+    let watch = client.watch_closed(WatchClosedRequest {}).await.expect("call");
+    assert_eq!(value("closed_watchers").await, 1);
+    let (to, from) = tokio::sync::mpsc::channel(1);
+    let mut adder = client.clone();
+    let adding =
+        tokio::spawn(
+            async move { adder.add_sessions(tokio_stream::wrappers::ReceiverStream::new(from)).await },
+        );
+    to.send(AddSessionsRequest::default()).await.expect("stream");
+    while value("add_streams").await != 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(to);
+    adding.await.expect("task").expect("call");
+    assert_eq!(value("add_streams").await, 0);
+    client.flush_sessions(FlushSessionsRequest {}).await.expect("call");
+    gateway.closed(3).await;
+    assert_eq!(value("closed_waiting").await, 3);
+    drop(watch);
+    assert!(value("seconds_since_add").await < 600);
 }

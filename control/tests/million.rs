@@ -122,7 +122,7 @@ async fn one_stream_then_listed_while_others_come_and_go() {
 
     let (mut seen, mut cursor, mut v1) = (Seen::new(stay), 0, gateway.v1().await);
     loop {
-        let request = ListSessionsRequest { cursor, limit: u32::MAX };
+        let request = ListSessionsRequest { cursor, limit: u32::MAX, filter: None };
         let page = v1.list_sessions(request).await.expect("under 4 MiB").into_inner();
         page.sessions.iter().filter_map(|info| info.session.as_ref()).for_each(|s| seen.see(s.session_id));
         cursor = page.next_cursor;

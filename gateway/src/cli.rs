@@ -2,9 +2,11 @@
 
 mod agent;
 mod client;
+mod list;
 mod log;
 mod replay;
 mod run;
+mod show;
 
 use crate::config::{Config, LoadError};
 use clap::{Parser, Subcommand};

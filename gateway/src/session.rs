@@ -52,6 +52,16 @@ pub struct Session {
     _idle_ms: IgnoredAny,
     #[serde(default, skip_serializing, rename = "start_time")]
     _start_time: IgnoredAny,
+    #[serde(default, skip_serializing, rename = "packets_per_second")]
+    _packets_per_second: IgnoredAny,
+    #[serde(default, skip_serializing, rename = "bits_per_second")]
+    _bits_per_second: IgnoredAny,
+    #[serde(default, skip_serializing, rename = "age_ms")]
+    _age_ms: IgnoredAny,
+    #[serde(default, skip_serializing, rename = "timeout_left_ms")]
+    _timeout_left_ms: IgnoredAny,
+    #[serde(default, skip_serializing, rename = "rates")]
+    _rates: IgnoredAny,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +125,16 @@ pub struct Live {
     idle_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     start_time: Option<String>,
+}
+
+/// One direction of a session, for people.
+pub struct Direction {
+    /// Source and destination of its packets as they come.
+    pub arrives: String,
+    /// And as they go.
+    pub leaves: String,
+    /// What is changed.
+    pub rewrites: String,
 }
 
 #[derive(Serialize)]
@@ -297,6 +317,11 @@ impl Session {
             _out_bytes: IgnoredAny,
             _idle_ms: IgnoredAny,
             _start_time: IgnoredAny,
+            _packets_per_second: IgnoredAny,
+            _bits_per_second: IgnoredAny,
+            _age_ms: IgnoredAny,
+            _timeout_left_ms: IgnoredAny,
+            _rates: IgnoredAny,
         })
     }
 }
@@ -353,6 +378,64 @@ impl Live {
         "packets in/out",
         "idle",
     ];
+
+    /// Protocol, action and state in words.
+    pub fn summary(&self) -> String {
+        let Self { session, state, .. } = self;
+        let to = session.collector.map_or(String::new(), |collector| format!(" to {collector}"));
+        format!("{}, {}{to}, {state}", session.protocol, format!("{:?}", session.action).to_lowercase())
+    }
+
+    /// Both directions.
+    pub fn directions(&self) -> [(&'static str, Direction); 2] {
+        let Session { source, destination, nat, l2, protocol, .. } = &self.session;
+        let part = |part: fn(&Nat) -> Option<Address>| nat.as_ref().and_then(part);
+        let new_source = part(|nat| nat.source).unwrap_or(*source);
+        let new_destination = part(|nat| nat.destination).unwrap_or(*destination);
+        let peer = |from: Address, to: Address| match protocol.has_destination_port() {
+            true => format!("{from} > {to}"),
+            // The identifier of an ICMP query goes with both ways.
+            false => format!("{from} > {}", to.ip),
+        };
+        let mut answer = (new_destination, new_source);
+        if !protocol.has_destination_port() {
+            answer = (Address { port: new_source.port, ..new_destination }, new_source);
+        }
+        let mut end = (*destination, *source);
+        if !protocol.has_destination_port() {
+            end = (Address { port: source.port, ..*destination }, *source);
+        }
+        let macs = |pair: Option<&MacPair>| match pair {
+            Some(pair) => format!("MACs {} > {}, TTL - 1", pair.source, pair.destination),
+            None => "MACs and TTL stay".to_owned(),
+        };
+        let rewrites = |pair: Option<&MacPair>, from: bool, to: bool| {
+            let mut all = vec![macs(pair)];
+            all.extend(from.then(|| "source".to_owned()));
+            all.extend(to.then(|| "destination".to_owned()));
+            all.join(", ")
+        };
+        let (changed, redirected) = (new_source != *source, new_destination != *destination);
+        let l2 = l2.as_ref();
+        [
+            (
+                "forward",
+                Direction {
+                    arrives: peer(*source, *destination),
+                    leaves: peer(new_source, new_destination),
+                    rewrites: rewrites(l2.map(|l2| &l2.forward), changed, redirected),
+                },
+            ),
+            (
+                "reverse",
+                Direction {
+                    arrives: peer(answer.0, answer.1),
+                    leaves: peer(end.0, end.1),
+                    rewrites: rewrites(l2.map(|l2| &l2.reverse), redirected, changed),
+                },
+            ),
+        ]
+    }
 
     /// A row of a table.
     pub fn cells(&self) -> [String; 10] {
@@ -473,7 +556,14 @@ fn tuple(
     })
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
+/// The number of a protocol, by name or number.
+pub fn protocol_number(text: &str) -> Result<u8, String> {
+    let named = fields::by_name(text).or_else(|| text.parse().ok());
+    named.ok_or_else(|| "write tcp, udp, icmp, icmpv6 or a number up to 255".to_owned())
+}
+
+/// An address as the API has it.
+pub fn octets(ip: IpAddr) -> Vec<u8> {
     match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),

@@ -108,7 +108,9 @@ impl fmt::Display for Stats {
         let lifs = stats.lifs.iter().map(|lif| row(&lif.name, lif.into())).collect::<Vec<_>>();
         f.write_str(&table(&["lif", "rx packets", "rx bytes", "tx packets", "tx bytes"], &lifs))?;
         let sessions = Numbers::from(&stats.sessions.unwrap_or_default());
-        writeln!(f, "sessions: {}", list(sessions.0.iter().copied()))?;
+        let (active, capacity) = stats.sessions.map_or((0, 0), |s| (s.active, s.capacity));
+        let full = active.saturating_mul(100).checked_div(capacity).unwrap_or(0);
+        writeln!(f, "sessions: {}, {full} % full", list(sessions.0.iter().copied()))?;
         let groups = [
             ("traps", &stats.traps),
             ("trap limited", &stats.trap_limited),
@@ -195,7 +197,7 @@ port    rx packets  rx bytes  tx packets  tx bytes  tx dropped
 uplink          12         0           0        99           0
 lif  rx packets  rx bytes  tx packets  tx bytes
 red           0         7           0         0
-sessions: capacity 10, active 1, installed 0, rejected 0, closed 0
+sessions: capacity 10, active 1, installed 0, rejected 0, closed 0, 10 % full
 traps: new 1
 trap limited: none
 drops: malformed 3

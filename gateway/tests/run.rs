@@ -136,7 +136,7 @@ fn from_ready_to_sigterm() {
     assert!(listed.starts_with(SESSION.trim_end_matches('}')), "{listed}");
     assert_eq!(listed.lines().count(), 1);
     assert!(text(gateway.ask(&["sessions", "list"])).contains("10.1.0.5:40000"));
-    assert!(text(gateway.ask(&["sessions", "show", "7"])).contains("\"timeout\": 300"));
+    assert!(text(gateway.ask(&["sessions", "show", "7"])).contains("(of 300 s)"));
     assert_eq!(gateway.ask(&["sessions", "show", "8"]).status.code(), Some(1));
     let stats: serde_json::Value = serde_json::from_str(&text(gateway.ask(&["stats", "--json"]))).unwrap();
     assert_eq!(stats["sessions"]["active"], 1);

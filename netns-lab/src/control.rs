@@ -121,8 +121,10 @@ impl Control {
             let mut sessions = Vec::new();
             let mut cursor = 0;
             loop {
-                let page =
-                    client.list_sessions(api::ListSessionsRequest { cursor, limit: 0 }).await?.into_inner();
+                let page = client
+                    .list_sessions(api::ListSessionsRequest { cursor, limit: 0, filter: None })
+                    .await?
+                    .into_inner();
                 let known = |info: api::SessionInfo| {
                     Session::new(
                         info.session?,

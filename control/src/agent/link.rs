@@ -206,8 +206,10 @@ async fn session(
 /// # Errors
 /// The call failed.
 pub async fn list_page(client: &mut Client, cursor: u64) -> Result<(Vec<v1::SessionInfo>, u64), LinkError> {
-    let page =
-        client.list_sessions(timed(v1::ListSessionsRequest { cursor, limit: PAGE })).await?.into_inner();
+    let page = client
+        .list_sessions(timed(v1::ListSessionsRequest { cursor, limit: PAGE, filter: None }))
+        .await?
+        .into_inner();
     Ok((page.sessions, page.next_cursor))
 }
 

@@ -2,6 +2,7 @@
 
 use super::identity::{Caller, Rights};
 use super::listen::TurnedAway;
+use super::rejected::Rejected;
 use super::{Handles, Limits};
 use crate::activation::Activation;
 use crate::session_manager::{Context, SpecError};
@@ -16,6 +17,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
+/// In nanoseconds.
+const SECOND: u64 = 1_000_000_000;
 /// How long a removal waits for the housekeeper's report, which comes within milliseconds.
 const REPORT: Duration = Duration::from_secs(1);
 
@@ -32,6 +35,9 @@ pub(super) struct Shared {
     pub(super) calls_refused: Arc<AtomicU64>,
     pub(super) rights: Arc<Rights>,
     pub(super) turned_away: Arc<TurnedAway>,
+    pub(super) rejected: Rejected,
+    /// When sessions were last asked for, in seconds.
+    pub(super) last_add: AtomicU64,
 }
 
 /// What became of a removal.
@@ -80,6 +86,21 @@ impl Shared {
         outcomes: &mut Vec<Result<(), Refusal>>,
     ) {
         let from = outcomes.len();
+        self.last_add.store(self.handles.clock.now_nanos() / SECOND, Ordering::Relaxed);
+        self.try_install(owner, requested, outcomes);
+        outcomes[from..]
+            .iter()
+            .filter_map(|outcome| outcome.as_ref().err())
+            .for_each(|r| self.rejected.count(r));
+    }
+
+    fn try_install(
+        &self,
+        owner: u16,
+        requested: impl Iterator<Item = Result<SessionSpec, SpecError>>,
+        outcomes: &mut Vec<Result<(), Refusal>>,
+    ) {
+        let from = outcomes.len();
         if !self.activation.is_active() {
             outcomes.extend(requested.map(|_| Err(Refusal::Inactive)));
             self.refused.fetch_add((outcomes.len() - from) as u64, Ordering::Relaxed);
@@ -110,6 +131,11 @@ impl Shared {
         let mut other = |name: &str, value| stats.other.push(Counter { name: name.to_owned(), value });
         other("closed_waiting", closed.len() as u64);
         other("closed_dropped", closed.dropped());
+        other("closed_watchers", closed.watchers() as u64);
+        let open = self.limits.add_streams.saturating_sub(self.add_streams.available_permits());
+        other("add_streams", open as u64);
+        let now = self.handles.clock.now_nanos() / SECOND;
+        other("seconds_since_add", now.saturating_sub(self.last_add.load(Ordering::Relaxed)));
         other("activated_by", self.activation.count());
         other("owners", self.context.owners().len() as u64);
         other("owners_refused", self.context.owners().refused());
@@ -117,6 +143,7 @@ impl Shared {
         other("calls_refused", self.calls_refused.load(Ordering::Relaxed));
         other("connections_refused", self.turned_away.refused.load(Ordering::Relaxed));
         other("tls_handshake_failed", self.turned_away.handshake_failed.load(Ordering::Relaxed));
+        self.rejected.counters().for_each(|(name, value)| other(name, value));
         stats
     }
 

@@ -3,7 +3,7 @@
 use super::admission::{Refusal, Removal, Shared};
 use super::incoming::Incoming;
 use super::{Handles, paging, watch_stats};
-use crate::session_manager::gateway_v1 as convert;
+use crate::session_manager::{Filter, gateway_v1 as convert};
 use crate::stats;
 use conntrack::{Closed, SessionId};
 use proto::gateway::v1::gateway_server::Gateway;
@@ -101,10 +101,15 @@ impl Gateway for Service {
         &self,
         request: Request<ListSessionsRequest>,
     ) -> Result<Response<ListSessionsResponse>, Status> {
-        let ListSessionsRequest { cursor, limit } = request.into_inner();
+        let ListSessionsRequest { cursor, limit, filter } = request.into_inner();
         let limit = if limit == 0 { DEFAULT_LIST } else { limit.min(MAX_LIST) };
         let handles = &self.0.handles;
-        let (sessions, next_cursor) = paging::list(&handles.table, cursor, limit as usize).await;
+        let filter = filter.as_ref().map(|filter| Filter::new(filter, &self.0.context)).transpose();
+        let filter = filter.map_err(|error| Status::invalid_argument(format!("filter: {error}")))?;
+        let (sessions, next_cursor) = match filter.filter(|filter| !filter.is_empty()) {
+            Some(filter) => paging::search(&handles.table, cursor, limit as usize, &filter).await,
+            None => paging::list(&handles.table, cursor, limit as usize).await,
+        };
         let sessions =
             sessions.iter().map(|info| convert::live(info, &self.0.context, &handles.clock)).collect();
         Ok(Response::new(ListSessionsResponse { sessions, next_cursor }))

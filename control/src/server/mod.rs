@@ -11,6 +11,7 @@ mod introspection;
 mod listen;
 mod openoffload_v2;
 mod paging;
+mod rejected;
 mod tls;
 mod watch_stats;
 
@@ -200,6 +201,8 @@ impl Server {
             calls_refused: Arc::default(),
             rights: rights.clone(),
             turned_away,
+            rejected: Default::default(),
+            last_add: AtomicU64::new(handles.clock.now_nanos() / 1_000_000_000),
             activation: state,
             handles,
         });

@@ -1,11 +1,14 @@
 //! Listing: bounded pieces of the table, by cursor or by page.
 
+use crate::session_manager::Filter;
 use conntrack::{SessionInfo, SessionTable};
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 /// Sessions taken from the table between two pauses.
 const CHUNK: usize = 1024;
+/// Sessions looked at for one answer that is filtered: a fraction of a second's work.
+const MOST_SEARCHED: usize = 1 << 18;
 /// Pages a connection remembers.
 const REMEMBERED: usize = 16;
 
@@ -51,6 +54,31 @@ pub(super) async fn list(table: &SessionTable, mut cursor: u64, limit: usize) ->
         tokio::task::yield_now().await;
     }
     if has_more(table, cursor).await { (sessions, cursor) } else { (sessions, 0) }
+}
+
+/// At most `limit` sessions that pass `filter`, of a bounded number from `cursor` on, and the cursor to go on from.
+pub(super) async fn search(
+    table: &SessionTable,
+    mut cursor: u64,
+    limit: usize,
+    filter: &Filter,
+) -> (Vec<SessionInfo>, u64) {
+    let (mut found, mut searched) = (Vec::new(), 0);
+    while found.len() < limit && searched < MOST_SEARCHED {
+        let (want, from) = (CHUNK.min(limit - found.len()), found.len());
+        cursor = table.list(cursor, want, &mut found);
+        searched += found.len() - from;
+        let mut at = 0;
+        found.retain(|info| {
+            at += 1;
+            at <= from || filter.passes(info)
+        });
+        if cursor == 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    (found, cursor)
 }
 
 /// The cursor behind the first `count` sessions; 0 if there are no more.

@@ -148,6 +148,11 @@ impl ClosedLog {
         self.len() == 0
     }
 
+    /// Listeners there are.
+    pub fn watchers(&self) -> usize {
+        self.watchers.receiver_count()
+    }
+
     /// Records dropped because nobody drained them in time.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)

@@ -2,11 +2,13 @@
 //! table reports becomes answers.
 
 pub mod closed;
+mod filter;
 pub mod gateway_v1;
 pub mod openoffload_v2;
 pub mod owners;
 
 pub use closed::{ClosedLog, Drain};
+pub use filter::Filter;
 pub use owners::Owners;
 
 use conntrack::LifIndex;

@@ -51,6 +51,13 @@ impl Owners {
         Some(number)
     }
 
+    /// The number of a name; None if no client has had it.
+    pub fn find(&self, name: &str) -> Option<u16> {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        let position = names.by_number.iter().position(|known| **known == *name)?;
+        u16::try_from(position).ok()
+    }
+
     /// The name of a session's owner; empty for [`ANONYMOUS`].
     pub fn name(&self, number: u16) -> Arc<str> {
         let names = self.names.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,10 @@
 //! Commands that ask a running gateway.
 
+use super::list::{ListArgs, list};
+use super::show::show;
 use super::{Code, Failure};
 use crate::config::{Config, read};
-use crate::session::{self, ClosedSession, Live};
+use crate::session::{self, ClosedSession};
 use crate::stats::{Stats, table};
 use clap::Subcommand;
 use control::Endpoint;
@@ -10,7 +12,7 @@ use control::client::{ClientTls, Target, connect};
 use proto::gateway::v1;
 use proto::gateway::v1::gateway_client::GatewayClient;
 use serde::Serialize;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use tonic::transport::Channel;
@@ -47,9 +49,9 @@ pub(super) struct Connection {
 
 #[derive(Subcommand)]
 pub(super) enum Sessions {
-    /// All live sessions
-    List,
-    /// One session
+    /// Live sessions
+    List(ListArgs),
+    /// One session, with the rates of a second
     Show {
         /// Its id
         id: u64,
@@ -81,7 +83,7 @@ pub(super) fn stats(connection: &Connection) -> Result<(), Failure> {
 
 pub(super) fn sessions(connection: &Connection, command: &Sessions) -> Result<(), Failure> {
     match command {
-        Sessions::List => connection.block_on(async |client| list(client, connection.json).await),
+        Sessions::List(args) => connection.block_on(async |client| list(client, args, connection.json).await),
         Sessions::Show { id } => connection.block_on(async |client| show(client, *id, connection.json).await),
         Sessions::Add { file } => {
             // Before connecting: a file that is wrong installs nothing.
@@ -102,7 +104,7 @@ pub(super) fn sessions(connection: &Connection, command: &Sessions) -> Result<()
     }
 }
 
-type Client = GatewayClient<Channel>;
+pub(super) type Client = GatewayClient<Channel>;
 
 impl Connection {
     /// Connects, and runs `work`.
@@ -151,47 +153,6 @@ fn reachable(endpoint: Endpoint) -> Endpoint {
             Endpoint::Tcp(address)
         }
         other => other,
-    }
-}
-
-async fn list(client: &mut Client, json: bool) -> Result<(), Failure> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    let mut cursor = 0;
-    let mut rows = Vec::new();
-    loop {
-        let request = v1::ListSessionsRequest { cursor, limit: 0 };
-        let page = client.list_sessions(request).await.map_err(refused)?.into_inner();
-        for info in &page.sessions {
-            let live = Live::from_proto(info).ok_or_else(unreadable)?;
-            match json {
-                true => line(&mut out, &live)?,
-                false => rows.push(live.cells()),
-            }
-        }
-        cursor = page.next_cursor;
-        if cursor == 0 {
-            break;
-        }
-    }
-    if !json {
-        out.write_all(table(&Live::TITLES, &rows).as_bytes()).map_err(output)?;
-    }
-    out.flush().map_err(output)
-}
-
-async fn show(client: &mut Client, id: u64, json: bool) -> Result<(), Failure> {
-    let answer = client.get_session(v1::GetSessionRequest { session_id: id }).await;
-    let info = answer.map_err(|status| match status.code() {
-        tonic::Code::NotFound => Failure::new(Code::Failed, format!("there is no session {id}")),
-        _ => refused(status),
-    })?;
-    let live = Live::from_proto(&info.into_inner()).ok_or_else(unreadable)?;
-    match json {
-        true => print_json(&live),
-        false => {
-            let text = serde_json::to_string_pretty(&live).map_err(anyhow::Error::from)?;
-            print_text(&format!("{text}\n"))
-        }
     }
 }
 
@@ -257,28 +218,28 @@ async fn delete(client: &mut Client, ids: &[u64], json: bool) -> Result<(), Fail
     }
 }
 
-fn line(out: &mut impl Write, value: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn line(out: &mut impl Write, value: &impl Serialize) -> Result<(), Failure> {
     serde_json::to_writer(&mut *out, value).map_err(|error| output(error.into()))?;
     out.write_all(b"\n").map_err(output)
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     line(&mut io::stdout().lock(), value)
 }
 
-fn print_text(text: &str) -> Result<(), Failure> {
+pub(super) fn print_text(text: &str) -> Result<(), Failure> {
     io::stdout().lock().write_all(text.as_bytes()).map_err(output)
 }
 
-fn refused(status: tonic::Status) -> Failure {
+pub(super) fn refused(status: tonic::Status) -> Failure {
     Failure::new(Code::Failed, format!("the gateway answers: {} ({:?})", status.message(), status.code()))
 }
 
-fn unreadable() -> Failure {
+pub(super) fn unreadable() -> Failure {
     Failure::new(Code::Failed, "the gateway's answer makes no sense: is it of another version?")
 }
 
-fn output(error: io::Error) -> Failure {
+pub(super) fn output(error: io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         // Whoever reads has seen enough.
         return Failure::new(Code::Failed, "");

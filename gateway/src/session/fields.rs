@@ -14,6 +14,11 @@ pub(super) struct Protocol(pub(super) u8);
 /// IANA numbers.
 const NAMES: [(&str, u8); 4] = [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58)];
 
+/// The number of a protocol that has a name here.
+pub(super) fn by_name(name: &str) -> Option<u8> {
+    NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+}
+
 impl Protocol {
     /// A port, or the identifier of an ICMP query.
     pub(super) fn has_source_port(self) -> bool {
@@ -58,9 +63,8 @@ impl<'de> Deserialize<'de> for Protocol {
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Protocol, E> {
-                let found = NAMES.iter().find(|(name, _)| *name == text);
-                found
-                    .map(|(_, number)| Protocol(*number))
+                by_name(text)
+                    .map(Protocol)
                     .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
             }
 

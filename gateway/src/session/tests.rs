@@ -109,7 +109,7 @@ fn bad_lines() {
         (
             r#""timeout": 30"#,
             r#""timeuot": 30"#,
-            "column _: unknown field `timeuot`, expected one of `session_id`, `in_lif`, `out_lif`, `protocol`, `source`, `destination`, `action`, `collector`, `timeout`, `hard_timeout`, `limit`, `nat`, `l2`, `owner`, `state`, `in_packets`, `in_bytes`, `out_packets`, `out_bytes`, `idle_ms`, `start_time`",
+            "column _: unknown field `timeuot`, expected one of `session_id`, `in_lif`, `out_lif`, `protocol`, `source`, `destination`, `action`, `collector`, `timeout`, `hard_timeout`, `limit`, `nat`, `l2`, `owner`, `state`, `in_packets`, `in_bytes`, `out_packets`, `out_bytes`, `idle_ms`, `start_time`, `packets_per_second`, `bits_per_second`, `age_ms`, `timeout_left_ms`, `rates`",
         ),
         (
             r#""timeout": 30"#,
