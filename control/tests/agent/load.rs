@@ -143,6 +143,7 @@ fn a_flood_of_connections_is_installed_and_reconciled_after_every_restart() {
     // Both.
     let counters = agent.stop();
     assert_eq!(counters.adopted + u64::from(changed), u64::from(count), "{counters}");
+    assert!(counters.refused.is_empty(), "nothing was tried beside what it replaces: {counters}");
     stand.restart_gateway();
     let agent = stand.agent();
     stand.settled("restart of both", Instant::now());

@@ -13,11 +13,14 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex as Lock, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tables::{Tables, follow};
 use thiserror::Error;
 use tokio::sync::{Mutex, mpsc};
 use tokio_stream::StreamExt;
+
+/// What the first look at all routes may take before the agent goes on without.
+const SURVEY_WAIT: Duration = Duration::from_millis(500);
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -142,7 +145,10 @@ impl Resolver {
         let resolver = Self { shared: Arc::new(shared) };
         let messages = follow().map_err(io_error)?;
         resolver.read_all().await?;
-        tokio::spawn(resolver.clone().survey());
+        // A host with very many routes does not wait for it.
+        if tokio::time::timeout(SURVEY_WAIT, resolver.clone().survey()).await.is_err() {
+            tokio::spawn(resolver.clone().survey());
+        }
         tokio::spawn(resolver.clone().keep_current(messages, changed));
         Ok(resolver)
     }

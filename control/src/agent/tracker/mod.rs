@@ -124,6 +124,8 @@ pub struct Tracker {
     full_retry: Duration,
     listing: u64,
     comparison: u64,
+    /// What the gateway had when we came has not been compared yet: some of it may be in the way of additions.
+    reconciling: bool,
     list_wanted: bool,
     /// What the gateway forwarded.
     pub ledger: Ledger,
@@ -153,6 +155,7 @@ impl Tracker {
             // A connection's 0 is in none.
             listing: 1,
             comparison: 1,
+            reconciling: false,
             list_wanted: false,
             ledger,
             counters: Counters::default(),
@@ -167,6 +170,7 @@ impl Tracker {
         let own =
             sessions.into_iter().filter_map(|info| info.session).filter(|s| is_own(s.session_id, self.tag));
         self.remote = own.map(|session| (session.session_id, as_sent(session))).collect();
+        self.reconciling = !self.remote.is_empty();
     }
 
     /// The gateway is gone: forget everything, the next reconciliation finds it all again.
@@ -184,6 +188,7 @@ impl Tracker {
         self.hold_adds = None;
         self.full_retry = FULL_RETRY;
         self.list_wanted = false;
+        self.reconciling = false;
     }
 
     /// The kernel made or changed an entry.
@@ -433,7 +438,11 @@ impl Tracker {
 
     /// Additions that could be made now.
     pub fn waiting_adds(&self) -> usize {
-        if self.hold_adds.is_some() { 0 } else { self.adds.len() }
+        if self.holds_adds() { 0 } else { self.adds.len() }
+    }
+
+    fn holds_adds(&self) -> bool {
+        self.hold_adds.is_some() || self.reconciling
     }
 
     /// The next sessions to remove.
@@ -445,7 +454,7 @@ impl Tracker {
     /// The next sessions to install. Those whose id or flows belong to a session that is being removed wait for its end.
     pub fn take_adds(&mut self, limit: usize, now: Instant) -> Vec<Add> {
         let mut adds = Vec::new();
-        while self.hold_adds.is_none() && adds.len() < limit {
+        while !self.holds_adds() && adds.len() < limit {
             let Some(id) = self.adds.pop_front() else { break };
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             if connection.stage != Stage::Ready {

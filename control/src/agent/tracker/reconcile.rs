@@ -38,6 +38,7 @@ impl Tracker {
             self.gone(id, now);
         }
         self.comparison += 1;
+        self.reconciling = false;
         // Sessions whose connections are not there, or are not to be offloaded any more.
         let connections = &self.connections;
         let orphans: Vec<_> = self.remote.extract_if(|id, _| !connections.contains_key(id)).collect();

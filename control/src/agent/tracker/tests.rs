@@ -300,3 +300,22 @@ fn a_helper_once_seen_stays() {
     tracker.changed(connection(1), now);
     assert!(lookups(&mut tracker).is_empty());
 }
+
+/// The agent starts again, and finds a session of a connection that has come back with another translation.
+#[test]
+fn what_the_gateway_had_is_compared_before_anything_is_added() {
+    let (mut tracker, now) = (tracker(), Instant::now());
+    let stale = install(&mut tracker, &connection(1), now);
+    let session = tracker.connections[&stale].session.clone().unwrap();
+    tracker.online(vec![v1::SessionInfo { session: Some(session), ..Default::default() }]);
+    let successor = Entry { kernel_id: 78, reply: tuple("10.0.1.1:80", "10.0.1.254:9"), ..connection(1) };
+    tracker.compare(vec![successor], now);
+    let (id, _) = lookups(&mut tracker).pop().unwrap();
+    tracker.looked_up(id, Ok(PATH), now);
+    assert!(batch(&mut tracker, now).1.is_empty() && tracker.waiting_adds() == 0);
+    tracker.compare_complete(now, now);
+    let (deletes, adds) = batch(&mut tracker, now);
+    assert_eq!((deletes.as_slice(), adds.len()), (&[stale][..], 0));
+    tracker.deleted(&deletes, &v1::DeleteSessionsResponse::default());
+    assert_eq!(tracker.take_adds(10, now)[0].id, id);
+}
