@@ -80,7 +80,10 @@ impl Stand {
 
     fn names(&self) -> Vec<String> {
         self.runtime.block_on(async {
-            let list = administrator(&self.vnf()).await.get_registered_offload_devices(()).await.unwrap();
+            // Between bind and listen nobody answers yet.
+            let target = Target::from(Endpoint::Unix(self.vnf()));
+            let Ok(channel) = connect(&target).await else { return vec!["nobody answers".to_owned()] };
+            let list = ActivationClient::new(channel).get_registered_offload_devices(()).await.unwrap();
             list.into_inner().devices.into_iter().map(|device| device.name).collect()
         })
     }

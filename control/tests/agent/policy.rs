@@ -81,10 +81,13 @@ fn connections_in_a_zone_are_followed_there() {
     let _listener = setup.lab.listen(&setup.lab.server, "tcp", "10.82.0.9", 7000);
     let mut client = setup.lab.connect(&setup.lab.client, "tcp", "10.82.0.9", 7000, 47_000);
     exchange(&mut client, 1);
-    setup.only_session();
-    let entry = setup.conntrack("-L -p tcp --zone 7 --orig-port-src 47000");
-    let seconds: u32 = entry.split_whitespace().nth(2).unwrap().parse().unwrap();
-    assert!(entry.contains("zone=7") && seconds > 1000, "not found and changed in its zone: {entry}");
+    let id = setup.only_session().session_id;
+    let entry = || setup.conntrack("-L -p tcp --zone 7 --orig-port-src 47000");
+    assert!(entry().contains("zone=7"), "{}", entry());
+    // Found and changed in its zone: it is kept alive there.
+    setup.server.forward(id, proto::gateway::v1::Counters { in_packets: 5, ..Default::default() });
+    let seconds = || entry().split_whitespace().nth(2).map_or(0, |text| text.parse::<u32>().unwrap());
+    super::recorder::wait("the entry to live longer", || seconds() > 1000);
     setup.conntrack("-D -p tcp --zone 7");
     setup.server.wait_for(0);
     agent.stop();
