@@ -16,6 +16,16 @@ pub fn pin(core: usize) -> nix::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 
+/// Lets the calling thread, and those it starts, run on every core there is.
+pub fn unpin() -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    let cores = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default().matches("processor\t").count();
+    for core in 0..cores.clamp(1, CpuSet::count()) {
+        set.set(core)?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set)
+}
+
 /// Nanoseconds a cache line takes from core `a` to core `b` and back, the best of five probes; None if a core cannot be had.
 pub fn round_trip_ns(a: usize, b: usize) -> Option<f64> {
     let probes: Vec<f64> = (0..5).filter_map(|_| probe(a, b)).collect();

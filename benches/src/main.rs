@@ -3,6 +3,7 @@
 //! Figures are medians of several runs; machines are shared and noisy, so compare within one report only.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod bad;
 mod cores;
 mod duel;
@@ -42,7 +43,7 @@ struct Options {
     #[arg(long, default_value_t = 5)]
     runs: usize,
     /// Only benches whose name starts with one of these: hotpath, instructions, rings, memif, latency, bad, soak, peers,
-    /// workers, table, replay.
+    /// workers, table, replay, agent.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// A file of instructions per packet that no stage may exceed.
@@ -73,6 +74,7 @@ fn main() -> Result<()> {
         Some(instructions::CHILD) => {
             return instructions::child(arguments.next().context("packets")?.parse()?);
         }
+        Some(agent::CHILD) => return agent::child(arguments.next().context("runs")?.parse()?),
         _ => {}
     }
     let options = Options::parse();
@@ -135,6 +137,9 @@ fn main() -> Result<()> {
     }
     if options.wants("replay") {
         replay::bench(&mut stand.report, stand.runs).context("replay")?;
+    }
+    if options.wants("agent") {
+        agent::bench(&mut stand.report, stand.runs).context("agent")?;
     }
     stand.report.write(&options.output)
 }
