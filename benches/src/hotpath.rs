@@ -15,15 +15,20 @@ use std::sync::Arc;
 pub struct Bed {
     /// The worker under test.
     pub worker: Worker<Frame>,
-    /// What it looks up in, kept alive.
-    _table: Arc<SessionTable>,
+    /// What it looks up in.
+    pub table: Arc<SessionTable>,
 }
 
 impl Bed {
     /// Installs the sessions, and lets the worker learn where the server is.
     pub fn new(sessions: u32, hugepages: bool, pool: &Mempool) -> Result<Self> {
-        let (table, mut workers) = stand_up(sessions, 0, hugepages, pool, 1)?;
-        Ok(Self { worker: workers.pop().context("a worker")?, _table: table })
+        Self::with_room(sessions, 0, hugepages, pool)
+    }
+
+    /// The same with room for `room` more.
+    pub fn with_room(sessions: u32, room: u32, hugepages: bool, pool: &Mempool) -> Result<Self> {
+        let (table, mut workers) = stand_up(sessions, room, hugepages, pool, 1)?;
+        Ok(Self { worker: workers.pop().context("a worker")?, table })
     }
 }
 
@@ -58,7 +63,8 @@ pub fn stand_up(
 
 /// Keeps what a worker sends until it is looked at or freed.
 pub struct Collect<'p> {
-    pool: &'p Mempool,
+    /// Where duplicates come from.
+    pub pool: &'p Mempool,
     /// What was sent on the uplink.
     pub sent: ArrayVec<Frame, 64>,
 }

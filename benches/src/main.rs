@@ -16,6 +16,7 @@ mod soak;
 mod replay;
 mod report;
 mod rings;
+mod rpc;
 mod table;
 mod traffic;
 mod workers;
@@ -43,7 +44,7 @@ struct Options {
     #[arg(long, default_value_t = 5)]
     runs: usize,
     /// Only benches whose name starts with one of these: hotpath, instructions, rings, memif, latency, bad, soak, peers,
-    /// workers, table, replay, agent.
+    /// workers, table, replay, rpc, agent.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// A file of instructions per packet that no stage may exceed.
@@ -74,6 +75,7 @@ fn main() -> Result<()> {
         Some(instructions::CHILD) => {
             return instructions::child(arguments.next().context("packets")?.parse()?);
         }
+        Some(rpc::CHILD) => return rpc::child(arguments),
         Some(agent::CHILD) => return agent::child(arguments.next().context("runs")?.parse()?),
         _ => {}
     }
@@ -137,6 +139,9 @@ fn main() -> Result<()> {
     }
     if options.wants("replay") {
         replay::bench(&mut stand.report, stand.runs).context("replay")?;
+    }
+    if options.wants("rpc") && two_cores {
+        rpc::bench(&mut stand).context("rpc")?;
     }
     if options.wants("agent") {
         agent::bench(&mut stand.report, stand.runs).context("agent")?;
