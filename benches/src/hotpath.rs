@@ -142,7 +142,7 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     }
     for (name, sessions) in sizes {
         let mut bed = Bed::new(sessions, stand.hugepages, &stand.pool)?;
-        let mut frames = Frames::new(sessions.min(1_000_000));
+        let mut frames = Frames::new(sessions);
         let hz = dpdk::tsc_hz(&stand.eal);
         let mut runs = Vec::new();
         let mut stages: Vec<(&'static str, Vec<f64>)> = Vec::new();
