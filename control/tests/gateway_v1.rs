@@ -17,12 +17,15 @@ use tonic::transport::Channel;
 /// A translated TCP session with id `n` and its own addresses.
 fn session(n: u32) -> Session {
     let tuple = |network: u32, source_port| Tuple {
-        source: (network + n).to_be_bytes().to_vec(),
-        destination: vec![198, 51, 100, 10],
+        source: (network + n).to_be_bytes().to_vec().into(),
+        destination: vec![198, 51, 100, 10].into(),
         source_port,
         destination_port: 443,
     };
-    let macs = |last| MacPair { source: vec![2, 0, 0, 0, 0, last], destination: vec![2, 0, 0, 0, 1, last] };
+    let macs = |last| MacPair {
+        source: vec![2, 0, 0, 0, 0, last].into(),
+        destination: vec![2, 0, 0, 0, 1, last].into(),
+    };
     Session {
         session_id: u64::from(n),
         in_lif: 1,
@@ -104,7 +107,7 @@ async fn batches_with_failures_of_every_kind() {
         vec![],
         vec![
             Session { in_lif: 9, ..session(4) },
-            Session { action: 2, collector: vec![10, 0, 0, 1], ..session(5) },
+            Session { action: 2, collector: vec![10, 0, 0, 1].into(), ..session(5) },
         ],
         vec![Session { session_id: 6, ..session(1) }, Session { session_id: 3, ..session(7) }],
         vec![session(8), session(9), session(10), session(11)],
@@ -135,7 +138,12 @@ async fn icmp_and_other_protocols() {
     let ping = |n: u32, protocol, source: Vec<u8>, destination: Vec<u8>, source_port| Session {
         session_id: u64::from(n),
         protocol,
-        original: Some(Tuple { source, destination, source_port, destination_port: 0 }),
+        original: Some(Tuple {
+            source: source.into(),
+            destination: destination.into(),
+            source_port,
+            destination_port: 0,
+        }),
         translated: None,
         ..session(n)
     };
@@ -310,9 +318,9 @@ async fn a_filtered_list_finds_all_of_them_and_nothing_else() {
     let (ids, answers) = found(udp, 2).await;
     assert_eq!(ids, [1000, 2000, 3000, 4000, 5000]);
     assert!(answers >= 3, "{answers}");
-    let nat = SessionFilter { nat: vec![0xCB, 0, 0, 77], ..Default::default() };
+    let nat = SessionFilter { nat: vec![0xCB, 0, 0, 77].into(), ..Default::default() };
     assert_eq!(found(nat, 0).await.0, [77]);
-    let prefix = SessionFilter { address: vec![10, 0, 1, 0], prefix: Some(24), ..Default::default() };
+    let prefix = SessionFilter { address: vec![10, 0, 1, 0].into(), prefix: Some(24), ..Default::default() };
     assert_eq!(found(prefix, 100).await.0, (256..512).collect::<Vec<u64>>());
     assert!(found(SessionFilter { port: Some(1), ..Default::default() }, 0).await.0.is_empty());
     assert_eq!(found(SessionFilter::default(), 0).await.0.len(), ALL as usize);

@@ -216,8 +216,8 @@ impl Session {
             tuple(protocol, ("nat.source", source), ("nat.destination", destination))
         });
         let pair = |pair: MacPair| v1::MacPair {
-            source: pair.source.0.to_vec(),
-            destination: pair.destination.0.to_vec(),
+            source: pair.source.0.to_vec().into(),
+            destination: pair.destination.0.to_vec().into(),
         };
         let (action, needs_collector) = match self.action {
             Action::Forward => (v1::Action::Forward, false),
@@ -242,7 +242,7 @@ impl Session {
             translated: translated.transpose()?,
             l2: self.l2.map(|l2| v1::L2 { forward: Some(pair(l2.forward)), reverse: Some(pair(l2.reverse)) }),
             action: action.into(),
-            collector: self.collector.map(octets).unwrap_or_default(),
+            collector: self.collector.map(octets).unwrap_or_default().into(),
             idle_timeout: self.timeout.unwrap_or_default(),
             hard_timeout: self.hard_timeout.unwrap_or_default(),
             limit: self.limit.map(Limit::into_proto).transpose()?,
@@ -551,8 +551,8 @@ fn tuple(
     Ok(v1::Tuple {
         source_port: port(source_name, source, protocol.has_source_port())?,
         destination_port: port(destination_name, destination, protocol.has_destination_port())?,
-        source: octets(source.ip),
-        destination: octets(destination.ip),
+        source: octets(source.ip).into(),
+        destination: octets(destination.ip).into(),
     })
 }
 

@@ -4,6 +4,9 @@
 /// The descriptors of all three packages, as a serialized `google.protobuf.FileDescriptorSet`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// What addresses and MACs are in [`gateway::v1`]: slices of the message they came in.
+pub use prost::bytes::Bytes;
+
 /// `openoffload`: what any OpenOffload client speaks.
 pub mod openoffload {
     /// Version 2: the session table.

@@ -9,8 +9,10 @@ use std::path::Path;
 
 /// Session number `n` of a profile for the gateway; its id is `n` + 1, its idle timeout `seconds`.
 pub fn to_proto(profile: &Profile, n: usize, session: &Session, seconds: u32) -> v1::Session {
-    let macs =
-        |side: &Side| v1::MacPair { source: side.gateway_mac.0.to_vec(), destination: side.mac.0.to_vec() };
+    let macs = |side: &Side| v1::MacPair {
+        source: side.gateway_mac.0.to_vec().into(),
+        destination: side.mac.0.to_vec().into(),
+    };
     v1::Session {
         session_id: n as u64 + 1,
         in_lif: profile.inside.lif,
@@ -29,8 +31,8 @@ pub fn to_proto(profile: &Profile, n: usize, session: &Session, seconds: u32) ->
 
 fn tuple(tuple: Tuple) -> v1::Tuple {
     v1::Tuple {
-        source: tuple.source.to_be_bytes().to_vec(),
-        destination: tuple.destination.to_be_bytes().to_vec(),
+        source: tuple.source.to_be_bytes().to_vec().into(),
+        destination: tuple.destination.to_be_bytes().to_vec().into(),
         source_port: tuple.source_port.into(),
         destination_port: tuple.destination_port.into(),
     }

@@ -192,13 +192,15 @@ fn tenant(n: u32) -> (u32, u32) {
 fn session_v1(n: u32) -> v1::Session {
     let (source, source_port) = tenant(n);
     let tuple = |source: u32, source_port: u32| v1::Tuple {
-        source: source.to_be_bytes().to_vec(),
-        destination: vec![198, 51, 100, 10],
+        source: source.to_be_bytes().to_vec().into(),
+        destination: vec![198, 51, 100, 10].into(),
         source_port,
         destination_port: 443,
     };
-    let macs =
-        |last| v1::MacPair { source: vec![2, 0, 0, 0, 0, last], destination: vec![2, 0, 0, 0, 1, last] };
+    let macs = |last| v1::MacPair {
+        source: vec![2, 0, 0, 0, 0, last].into(),
+        destination: vec![2, 0, 0, 0, 1, last].into(),
+    };
     v1::Session {
         session_id: FIRST + u64::from(n),
         in_lif: 1,

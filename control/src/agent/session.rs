@@ -3,6 +3,7 @@
 use super::entry::{Entry, Tuple, protocol};
 use super::path::{Path, Side};
 use netlink_packet_netfilter::conntrack::Status;
+use proto::Bytes;
 use proto::gateway::v1;
 use std::net::IpAddr;
 
@@ -46,7 +47,7 @@ pub fn session(entry: &Entry, path: &Path, id: u64, kernel_timeout: u32) -> v1::
         translated: (translated != original).then(|| tuple(&translated)),
         l2: Some(v1::L2 { forward: Some(macs(&path.outward)), reverse: Some(macs(&path.inward)) }),
         action: v1::Action::Forward.into(),
-        collector: Vec::new(),
+        collector: Bytes::new(),
         idle_timeout: idle_timeout(entry.protocol, kernel_timeout),
         ..Default::default()
     }
@@ -186,13 +187,14 @@ fn tuple(tuple: &Tuple) -> v1::Tuple {
 }
 
 fn macs(side: &Side) -> v1::MacPair {
-    v1::MacPair { source: side.own_mac.to_vec(), destination: side.next_hop_mac.to_vec() }
+    let copy = |mac: &[u8; 6]| Bytes::copy_from_slice(mac);
+    v1::MacPair { source: copy(&side.own_mac), destination: copy(&side.next_hop_mac) }
 }
 
-fn address_bytes(address: IpAddr) -> Vec<u8> {
+fn address_bytes(address: IpAddr) -> Bytes {
     match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
+        IpAddr::V4(address) => Bytes::copy_from_slice(&address.octets()),
+        IpAddr::V6(address) => Bytes::copy_from_slice(&address.octets()),
     }
 }
 

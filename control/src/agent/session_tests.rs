@@ -97,8 +97,14 @@ fn an_echo_has_its_identifier_as_source_port() {
 fn macs_are_those_of_each_side() {
     let l2 = both(6, ("10.0.0.1:1", "10.0.1.1:2"), ("10.0.1.1:2", "10.0.0.1:1")).l2.unwrap();
     let (forward, reverse) = (l2.forward.unwrap(), l2.reverse.unwrap());
-    assert_eq!((forward.source, forward.destination), (vec![2, 0, 0, 0, 0, 2], vec![2, 0, 0, 0, 0, 9]));
-    assert_eq!((reverse.source, reverse.destination), (vec![2, 0, 0, 0, 0, 1], vec![2, 0, 0, 0, 0, 5]));
+    assert_eq!(
+        (forward.source, forward.destination),
+        (vec![2, 0, 0, 0, 0, 2].into(), vec![2, 0, 0, 0, 0, 9].into())
+    );
+    assert_eq!(
+        (reverse.source, reverse.destination),
+        (vec![2, 0, 0, 0, 0, 1].into(), vec![2, 0, 0, 0, 0, 5].into())
+    );
 }
 
 #[test]

@@ -102,8 +102,8 @@ mod tests {
 
     fn info(source: [u8; 4], translated: Option<[u8; 4]>, protocol: u32) -> SessionInfo {
         let tuple = |source: [u8; 4], source_port| v1::Tuple {
-            source: source.to_vec(),
-            destination: vec![198, 51, 100, 10],
+            source: source.to_vec().into(),
+            destination: vec![198, 51, 100, 10].into(),
             source_port,
             destination_port: 443,
         };
@@ -142,13 +142,13 @@ mod tests {
         check("nothing", &|_| {}, (true, true));
         check("lif", &|f| f.lif = 1, (true, true));
         check("another lif", &|f| f.lif = 2, (false, false));
-        check("source", &|f| f.address = vec![10, 1, 0, 5], (true, true));
-        check("translated source", &|f| f.address = vec![203, 0, 113, 1], (false, true));
-        check("prefix", &|f| (f.address, f.prefix) = (vec![203, 0, 0, 0], Some(16)), (false, true));
-        check("all of IPv4", &|f| (f.address, f.prefix) = (vec![1; 4], Some(0)), (true, true));
-        check("all of IPv6", &|f| (f.address, f.prefix) = (vec![1; 16], Some(0)), (false, false));
-        check("nat", &|f| f.nat = vec![203, 0, 113, 1], (false, true));
-        check("nat, but not translated", &|f| f.nat = vec![198, 51, 100, 10], (false, false));
+        check("source", &|f| f.address = vec![10, 1, 0, 5].into(), (true, true));
+        check("translated source", &|f| f.address = vec![203, 0, 113, 1].into(), (false, true));
+        check("prefix", &|f| (f.address, f.prefix) = (vec![203, 0, 0, 0].into(), Some(16)), (false, true));
+        check("all of IPv4", &|f| (f.address, f.prefix) = (vec![1; 4].into(), Some(0)), (true, true));
+        check("all of IPv6", &|f| (f.address, f.prefix) = (vec![1; 16].into(), Some(0)), (false, false));
+        check("nat", &|f| f.nat = vec![203, 0, 113, 1].into(), (false, true));
+        check("nat, but not translated", &|f| f.nat = vec![198, 51, 100, 10].into(), (false, false));
         check("protocol", &|f| f.protocol = Some(17), (true, false));
         check("state", &|f| f.state = Some(0), (true, true));
         check("another state", &|f| f.state = Some(1), (false, false));
@@ -169,9 +169,9 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(field(&|f| f.lif = 9), "lif");
-        assert_eq!(field(&|f| f.address = vec![1; 3]), "address");
-        assert_eq!(field(&|f| (f.address, f.prefix) = (vec![1; 4], Some(33))), "prefix");
-        assert_eq!(field(&|f| f.nat = vec![1; 5]), "nat");
+        assert_eq!(field(&|f| f.address = vec![1; 3].into()), "address");
+        assert_eq!(field(&|f| (f.address, f.prefix) = (vec![1; 4].into(), Some(33))), "prefix");
+        assert_eq!(field(&|f| f.nat = vec![1; 5].into()), "nat");
         assert_eq!(field(&|f| f.protocol = Some(256)), "protocol");
         assert_eq!(field(&|f| f.state = Some(3)), "state");
         assert_eq!(field(&|f| f.port = Some(65_536)), "port");

@@ -6,6 +6,7 @@ use conntrack::{
     Action, CloseCode, Closed, Counters, InsertError, L2, MacPair, RateLimit, SessionId, SessionInfo,
     SessionSpec, SessionState, Tuple,
 };
+use proto::Bytes;
 use proto::gateway::v1;
 use std::net::IpAddr;
 
@@ -163,13 +164,13 @@ pub fn insert_status(error: &InsertError) -> v1::AddStatus {
 /// A session as clients describe it.
 pub fn session(spec: &SessionSpec, context: &Context) -> v1::Session {
     let (action, collector) = match spec.action {
-        Action::Forward => (v1::Action::Forward, Vec::new()),
-        Action::Drop => (v1::Action::Drop, Vec::new()),
+        Action::Forward => (v1::Action::Forward, Bytes::new()),
+        Action::Drop => (v1::Action::Drop, Bytes::new()),
         Action::Mirror(collector) => (v1::Action::Mirror, bytes(collector)),
         Action::Snoop(collector) => (v1::Action::Snoop, bytes(collector)),
     };
     let pair =
-        |pair: &MacPair| v1::MacPair { source: pair.source.to_vec(), destination: pair.destination.to_vec() };
+        |pair: &MacPair| v1::MacPair { source: copy(&pair.source), destination: copy(&pair.destination) };
     v1::Session {
         session_id: spec.id.0,
         in_lif: context.lif_id(spec.in_lif),
@@ -200,10 +201,14 @@ fn proto_tuple(tuple: &Tuple) -> v1::Tuple {
     }
 }
 
-fn bytes(address: IpAddr) -> Vec<u8> {
+fn copy(bytes: &[u8]) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
+fn bytes(address: IpAddr) -> Bytes {
     match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
+        IpAddr::V4(v4) => copy(&v4.octets()),
+        IpAddr::V6(v6) => copy(&v6.octets()),
     }
 }
 

@@ -8,29 +8,29 @@ fn request() -> v1::Session {
         out_lif: 2,
         protocol: 6,
         original: Some(v1::Tuple {
-            source: vec![10, 1, 0, 5],
-            destination: vec![198, 51, 100, 10],
+            source: vec![10, 1, 0, 5].into(),
+            destination: vec![198, 51, 100, 10].into(),
             source_port: 40_000,
             destination_port: 443,
         }),
         translated: Some(v1::Tuple {
-            source: vec![203, 0, 113, 1],
-            destination: vec![198, 51, 100, 10],
+            source: vec![203, 0, 113, 1].into(),
+            destination: vec![198, 51, 100, 10].into(),
             source_port: 61_000,
             destination_port: 443,
         }),
         l2: Some(v1::L2 {
             forward: Some(v1::MacPair {
-                source: vec![2, 0, 0, 0, 0, 1],
-                destination: vec![2, 0, 0, 0, 0, 2],
+                source: vec![2, 0, 0, 0, 0, 1].into(),
+                destination: vec![2, 0, 0, 0, 0, 2].into(),
             }),
             reverse: Some(v1::MacPair {
-                source: vec![2, 0, 0, 0, 0, 3],
-                destination: vec![2, 0, 0, 0, 0, 4],
+                source: vec![2, 0, 0, 0, 0, 3].into(),
+                destination: vec![2, 0, 0, 0, 0, 4].into(),
             }),
         }),
         action: v1::Action::Snoop.into(),
-        collector: vec![192, 0, 2, 7],
+        collector: vec![192, 0, 2, 7].into(),
         idle_timeout: 30,
         hard_timeout: 600,
         limit: Some(v1::RateLimit { packets: 100, bytes: 1 << 40, burst_ms: 50 }),
@@ -63,7 +63,7 @@ fn untranslated_there_and_back() {
         translated: None,
         l2: None,
         action: v1::Action::Drop.into(),
-        collector: Vec::new(),
+        collector: Vec::new().into(),
         idle_timeout: 0,
         ..request()
     };
@@ -102,12 +102,12 @@ fn bad_requests_name_the_field() {
     assert_eq!(field(refused(|s| s.protocol = 256)), "protocol");
     assert_eq!(field(refused(|s| s.original = None)), "original");
     assert_eq!(field(refused(|s| original(s).source.clear())), "source");
-    assert_eq!(field(refused(|s| original(s).destination = vec![1; 16])), "destination");
+    assert_eq!(field(refused(|s| original(s).destination = vec![1; 16].into())), "destination");
     assert_eq!(field(refused(|s| original(s).source_port = 65_536)), "source_port");
     assert_eq!(field(refused(|s| original(s).destination_port = 0)), "destination_port");
     assert_eq!(field(refused(|s| s.action = 9)), "action");
     assert_eq!(field(refused(|s| s.collector.clear())), "collector");
-    assert_eq!(field(refused(|s| s.collector = vec![0; 4])), "collector");
+    assert_eq!(field(refused(|s| s.collector = vec![0; 4].into())), "collector");
     assert_eq!(field(refused(|s| s.idle_timeout = 1 << 30)), "idle_timeout");
     assert_eq!(field(refused(|s| s.hard_timeout = (1 << 21) + 1)), "hard_timeout");
     assert_eq!(field(refused(|s| s.limit = Some(v1::RateLimit::default()))), "limit");
@@ -116,8 +116,8 @@ fn bad_requests_name_the_field() {
     assert_eq!(
         field(refused(|s| {
             s.translated = Some(v1::Tuple {
-                source: vec![1; 16],
-                destination: vec![2; 16],
+                source: vec![1; 16].into(),
+                destination: vec![2; 16].into(),
                 source_port: 1,
                 destination_port: 2,
             });
@@ -128,7 +128,7 @@ fn bad_requests_name_the_field() {
     assert_eq!(
         field(refused(|s| {
             let l2 = s.l2.as_mut().expect("present");
-            l2.forward = Some(v1::MacPair { source: vec![0xff; 6], destination: vec![2; 6] });
+            l2.forward = Some(v1::MacPair { source: vec![0xff; 6].into(), destination: vec![2; 6].into() });
         })),
         "l2"
     );
@@ -151,9 +151,14 @@ fn the_largest_session_fits_an_answer() {
     let address = vec![0xff; 16];
     let tuple = || {
         let (source, destination) = (address.clone(), address.clone());
-        Some(v1::Tuple { source, destination, source_port: 65_535, destination_port: 65_535 })
+        Some(v1::Tuple {
+            source: source.into(),
+            destination: destination.into(),
+            source_port: 65_535,
+            destination_port: 65_535,
+        })
     };
-    let pair = || Some(v1::MacPair { source: vec![0xff; 6], destination: vec![0xff; 6] });
+    let pair = || Some(v1::MacPair { source: vec![0xff; 6].into(), destination: vec![0xff; 6].into() });
     let session = v1::Session {
         session_id: u64::MAX,
         in_lif: u32::MAX,
@@ -163,7 +168,7 @@ fn the_largest_session_fits_an_answer() {
         translated: tuple(),
         l2: Some(v1::L2 { forward: pair(), reverse: pair() }),
         action: v1::Action::Snoop.into(),
-        collector: address.clone(),
+        collector: address.clone().into(),
         idle_timeout: MAX_TIMEOUT,
         hard_timeout: MAX_TIMEOUT,
         limit: Some(v1::RateLimit { packets: u32::MAX, bytes: u64::MAX, burst_ms: 60_000 }),

@@ -424,7 +424,7 @@ fn a_neighbour_with_another_mac_rewrites_its_sessions() {
         let session = setup.server.sessions().pop()?;
         Some(session.l2?.forward?.destination)
     };
-    wait("the new MAC", || destination() == Some(moved.to_vec()));
+    wait("the new MAC", || destination() == Some(moved.to_vec().into()));
     assert_eq!(setup.only_session().session_id, before.session_id);
     setup.lab.vnf.sh("ip link set out0 down");
     setup.server.wait_for(0);

@@ -179,9 +179,9 @@ async fn filter(client: &mut Client, args: &ListArgs) -> Result<v1::SessionFilte
             Some(lif) => lif_id(client, lif).await?,
             None => 0,
         },
-        address: args.address.map(|prefix| octets(prefix.ip)).unwrap_or_default(),
+        address: args.address.map(|prefix| octets(prefix.ip)).unwrap_or_default().into(),
         prefix: args.address.map(|prefix| prefix.length),
-        nat: args.nat.map(octets).unwrap_or_default(),
+        nat: args.nat.map(octets).unwrap_or_default().into(),
         protocol: args.protocol.map(u32::from),
         state: args.state.map(|state| match state {
             State::Established => v1::SessionState::Established.into(),

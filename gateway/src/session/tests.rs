@@ -13,11 +13,16 @@ fn the_documented_session() {
     let session = parse(&DOCUMENTED.replace('\n', "")).unwrap();
     let tuple = |source: [u8; 4], source_port| {
         let (source, destination) = (source.to_vec(), vec![198, 51, 100, 10]);
-        Some(v1::Tuple { source, destination, source_port, destination_port: 443 })
+        Some(v1::Tuple {
+            source: source.into(),
+            destination: destination.into(),
+            source_port,
+            destination_port: 443,
+        })
     };
     let pair = |low: u8, last: u8| {
         let (source, destination) = (vec![2, 0, 0, 0, low, 1], vec![2, 0, 0, 0, low, last]);
-        Some(v1::MacPair { source, destination })
+        Some(v1::MacPair { source: source.into(), destination: destination.into() })
     };
     let expected = v1::Session {
         session_id: 7,
@@ -28,7 +33,7 @@ fn the_documented_session() {
         translated: tuple([203, 0, 113, 1], 61000),
         l2: Some(v1::L2 { forward: pair(0xbb, 0x0a), reverse: pair(0xaa, 5) }),
         action: v1::Action::Forward.into(),
-        collector: Vec::new(),
+        collector: Vec::new().into(),
         idle_timeout: 30,
         ..Default::default()
     };
