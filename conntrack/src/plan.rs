@@ -3,7 +3,7 @@
 use crate::LifIndex;
 use crate::checksum::{ChecksumDelta, TTL_STEP};
 use crate::key::{FlowKeyV4, FlowKeyV6};
-use crate::rewrite::{Macs, Rewrite, RewriteFlags};
+use crate::rewrite::{L2Index, L2Rewrite, Macs, Rewrite, RewriteFlags};
 use crate::session::{Action, L2, MacPair, RateLimit, SessionSpec, Tuple};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -29,7 +29,9 @@ const MAX_BURST_MS: u32 = 60_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Half<K, A> {
     pub key: K,
+    /// But for its [`L2Index`], which only the table can give.
     pub rewrite: Rewrite<A>,
+    pub l2: L2Rewrite,
 }
 
 /// Both directions: the request's own, then the reverse.
@@ -110,19 +112,14 @@ fn flows<A: Address>(spec: &SessionSpec, addresses: [A; 4]) -> Result<Flows<A::K
     let after = end(&spec.translated, new_source, new_destination);
     let forward = Half {
         key: A::key(spec.in_lif, spec.protocol, &before),
-        rewrite: rewrite(spec, &before, &after, spec.out_lif, spec.l2.map(|l2| l2.forward), 0),
+        rewrite: rewrite(spec, &before, &after, 0),
+        l2: l2_rewrite(spec.out_lif, spec.l2.map(|l2| l2.forward)),
     };
     let (before, after) = (after.swapped(), before.swapped());
     let reverse = Half {
         key: A::key(spec.out_lif, spec.protocol, &before),
-        rewrite: rewrite(
-            spec,
-            &before,
-            &after,
-            spec.in_lif,
-            spec.l2.map(|l2| l2.reverse),
-            RewriteFlags::REVERSE,
-        ),
+        rewrite: rewrite(spec, &before, &after, RewriteFlags::REVERSE),
+        l2: l2_rewrite(spec.in_lif, spec.l2.map(|l2| l2.reverse)),
     };
     if forward.key == reverse.key {
         return Err("both directions of the session look the same");
@@ -130,14 +127,12 @@ fn flows<A: Address>(spec: &SessionSpec, addresses: [A; 4]) -> Result<Flows<A::K
     Ok([forward, reverse])
 }
 
-fn rewrite<A: Address>(
-    spec: &SessionSpec,
-    before: &End<A>,
-    after: &End<A>,
-    out_lif: LifIndex,
-    macs: Option<MacPair>,
-    direction: u16,
-) -> Rewrite<A> {
+fn l2_rewrite(out_lif: LifIndex, macs: Option<MacPair>) -> L2Rewrite {
+    let macs = macs.map_or_else(Macs::default, |macs| Macs::new(macs.destination, macs.source));
+    L2Rewrite { macs, out_lif }
+}
+
+fn rewrite<A: Address>(spec: &SessionSpec, before: &End<A>, after: &End<A>, direction: u16) -> Rewrite<A> {
     let l3 = ChecksumDelta::replace(before.source.as_ref(), after.source.as_ref())
         .and(ChecksumDelta::replace(before.destination.as_ref(), after.destination.as_ref()));
     let ports = ChecksumDelta::replace(&before.source_port.to_be_bytes(), &after.source_port.to_be_bytes())
@@ -149,7 +144,7 @@ fn rewrite<A: Address>(
     if before != after {
         flags |= RewriteFlags::TRANSLATE;
     }
-    if macs.is_some() {
+    if spec.l2.is_some() {
         flags |= RewriteFlags::ROUTED;
     }
     if spec.hard_timeout.is_some() || spec.limit.is_some() {
@@ -161,7 +156,6 @@ fn rewrite<A: Address>(
         Action::Mirror(_) => RewriteFlags::MIRROR,
         Action::Snoop(_) => RewriteFlags::SNOOP,
     };
-    let macs = macs.unwrap_or(MacPair { source: [0; 6], destination: [0; 6] });
     Rewrite {
         source: after.source,
         destination: after.destination,
@@ -173,8 +167,7 @@ fn rewrite<A: Address>(
             protocol::ICMP => ports,
             _ => ChecksumDelta::default(),
         },
-        macs: Macs::new(macs.destination, macs.source),
-        out_lif,
+        l2: L2Index::default(),
         flags: RewriteFlags(flags),
     }
 }

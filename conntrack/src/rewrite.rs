@@ -38,7 +38,7 @@ impl RewriteFlags {
 
 /// Destination and source MAC, the first twelve bytes of a frame, in the words they are kept and written in.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned,
 )]
 #[repr(C)]
 pub struct Macs {
@@ -68,6 +68,21 @@ impl Macs {
     }
 }
 
+/// How packets leave, below IP: shared by all flows that leave the same way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct L2Rewrite {
+    /// New destination and source MAC, as in the Ethernet header, if [`RewriteFlags::ROUTED`]; zeros otherwise.
+    pub macs: Macs,
+    /// The LIF to leave on.
+    pub out_lif: LifIndex,
+}
+
+/// Where the session table keeps an [`L2Rewrite`]: dense from 0, below [`MAX_L2_REWRITES`](crate::table::MAX_L2_REWRITES).
+/// Stands for the same rewrite as long as a burst lasts; for longer, only while
+/// [`SessionTable::l2_generation`](crate::SessionTable::l2_generation) stays the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct L2Index(pub u32);
+
 /// A rewrite with addresses of `A` ([u8; 4] or [u8; 16], network order). All values are those to write, changed or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rewrite<A> {
@@ -84,10 +99,8 @@ pub struct Rewrite<A> {
     /// For the TCP or UDP checksum (pseudo header's addresses and the ports), the ICMP checksum (the identifier) or the
     /// ICMPv6 checksum (both).
     pub l4_delta: ChecksumDelta,
-    /// New destination and source MAC, as in the Ethernet header, if [`RewriteFlags::ROUTED`].
-    pub macs: Macs,
-    /// The LIF to leave on.
-    pub out_lif: LifIndex,
+    /// Out LIF and MACs.
+    pub l2: L2Index,
     /// What to do.
     pub flags: RewriteFlags,
 }

@@ -7,7 +7,7 @@ use bolero::{TypeGenerator, check, generator::*};
 use common::*;
 use conntrack::tcp::TcpState;
 use conntrack::*;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 const CAPACITY: u32 = 6;
@@ -73,7 +73,7 @@ fn spec(id: u8, original: u8, translated: u8, timeout: u8, kind: u8) -> SessionS
         protocol: if kind & 2 == 0 { 6 } else { 17 },
         original: side(original, 0),
         translated: side(same_family, 1),
-        l2: (kind & 4 != 0).then_some(L2 { forward: mac(1), reverse: mac(2) }),
+        l2: (kind & 4 != 0).then_some(L2 { forward: mac(kind >> 6), reverse: mac(id % 4) }),
         action: match kind >> 3 & 7 {
             0 => Action::Drop,
             1 => Action::Mirror(v4(0x0a09_0909)),
@@ -100,6 +100,13 @@ fn flow_keys(spec: &SessionSpec) -> [Key; 2] {
 /// (LIF, protocol, tuple) of both flows.
 fn flows(spec: &SessionSpec) -> [(LifIndex, u8, Tuple); 2] {
     [(spec.in_lif, spec.protocol, spec.original), (spec.out_lif, spec.protocol, swapped(&spec.translated))]
+}
+
+/// How packets of both flows leave.
+fn l2s(spec: &SessionSpec) -> [L2Rewrite; 2] {
+    let macs = |macs: MacPair| Macs::new(macs.destination, macs.source);
+    let [forward, reverse] = spec.l2.map_or_else(Default::default, |l2| [macs(l2.forward), macs(l2.reverse)]);
+    [L2Rewrite { macs: forward, out_lif: spec.out_lif }, L2Rewrite { macs: reverse, out_lif: spec.in_lif }]
 }
 
 impl Live {
@@ -256,6 +263,10 @@ impl Model {
                     assert_eq!(found.session(), live.spec.id);
                     assert_eq!(rewrite.flags.any(RewriteFlags::REVERSE), backwards);
                     assert_eq!(rewrite.flags.any(RewriteFlags::ROUTED), live.spec.l2.is_some());
+                    assert_eq!(
+                        (found.l2(), burst.l2(rewrite.l2)),
+                        (l2s(&live.spec)[usize::from(backwards)], found.l2())
+                    );
                     assert_eq!(std::net::IpAddr::from(rewrite.source), after.source);
                     assert_eq!(u16::from_be_bytes(rewrite.destination_port), after.destination_port);
                     assert_eq!(
@@ -317,6 +328,12 @@ impl Model {
         expected.sort_by(order);
         assert_eq!(closed, expected);
         self.stats.closed += closed.len() as u64;
+        assert_eq!(self.table.stats().l2_rewrites, self.l2_rewrites());
+    }
+
+    /// How many different L2 rewrites the live sessions have.
+    fn l2_rewrites(&self) -> u64 {
+        self.live.values().flat_map(|live| l2s(&live.spec)).collect::<HashSet<_>>().len() as u64
     }
 
     fn list(&self, page: usize) {
@@ -378,7 +395,9 @@ impl Model {
             Op::Flush { .. } => {}
         }
         self.stats.active = self.live.len() as u64;
-        assert_eq!(self.table.stats(), self.stats);
+        let stats = self.table.stats();
+        assert!(stats.l2_rewrites >= self.l2_rewrites());
+        assert_eq!(TableStats { l2_rewrites: 0, ..stats }, self.stats);
     }
 }
 

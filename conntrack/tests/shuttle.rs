@@ -14,6 +14,8 @@ fn nth(n: u16) -> SessionSpec {
     spec.id = SessionId(u64::from(n) + 1);
     spec.protocol = 6;
     spec.translated.source_port = 2000 + n;
+    let macs = |direction| MacPair { source: [2, 0, 0, direction, 0, n as u8], destination: [2; 6] };
+    spec.l2 = Some(L2 { forward: macs(1), reverse: macs(2) });
     spec
 }
 
@@ -23,8 +25,8 @@ fn explore(test: fn()) {
     check_pct(test, 1500, 3);
 }
 
-/// A flow in hand stays as it was found, whatever becomes of its session and slot, and the report of each session has
-/// exactly what was counted on it.
+/// A flow in hand stays as it was found, whatever becomes of its session and slot, MACs included; what was kept of them in a
+/// generation is right throughout it; and the report of each session has exactly what was counted on it.
 #[test]
 fn flows_in_hand_stay_and_counters_are_exact() {
     explore(|| {
@@ -33,17 +35,24 @@ fn flows_in_hand_stay_and_counters_are_exact() {
         let [key, _] = keys(&nth(0));
         let mut reader = table.reader().unwrap();
         let worker = thread::spawn(move || {
+            let table = Arc::clone(reader.table());
             let mut counted: HashMap<u16, u64> = HashMap::new();
+            let mut kept = HashMap::new();
             for now in 1..4 {
                 let burst = reader.enter();
                 let mut flows = [None; 2];
                 burst.lookup_v4(&[key, key], Timestamp(now), &mut flows);
+                let generation = table.l2_generation();
                 for flow in flows.iter().flatten() {
                     let before = flow.rewrite();
+                    let l2 = *kept.entry((before.l2, generation)).or_insert_with(|| burst.l2(before.l2));
                     flow.count(Timestamp(now), 10);
                     thread::yield_now();
                     let after = flow.rewrite();
                     assert_eq!((before.source, before.source_port), (after.source, after.source_port));
+                    assert_eq!((before.l2, l2), (after.l2, flow.l2()));
+                    let n = u16::from_be_bytes(before.source_port) - 2000;
+                    assert_eq!(l2.macs, Macs::new([2; 6], [2, 0, 0, 1, 0, n as u8]));
                     *counted.entry(u16::from_be_bytes(before.source_port)).or_default() += 1;
                 }
             }

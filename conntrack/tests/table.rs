@@ -29,7 +29,7 @@ fn a_session_lives_and_is_reported() {
     assert_eq!(closed[0].info, SessionInfo { counters, ..info });
     assert_eq!(table.get(spec.id), None);
     assert!(settle(&table, 50_000).is_empty());
-    assert_eq!(table.stats(), TableStats { capacity: 10, active: 0, installed: 1, rejected: 0, closed: 1 });
+    assert_eq!(table.stats(), TableStats { capacity: 10, installed: 1, closed: 1, ..TableStats::default() });
 }
 
 #[test]

@@ -351,6 +351,7 @@ async fn statistics_tell_a_full_table_a_backlog_and_who_listens() {
     add(&mut client, vec![twice, wrong, vec![Session { action: 2, ..session(8) }]]).await;
     let expected = [
         ("rejected_full", 2),
+        ("rejected_l2_full", 0),
         ("rejected_exists", 1),
         ("rejected_invalid", 1),
         ("rejected_unknown_lif", 1),

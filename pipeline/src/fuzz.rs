@@ -15,7 +15,7 @@ use crate::testing::Pool;
 use crate::tunnel::{Inner, Received, Remote, Tunnel, entropy, inner_tos, source_port};
 use crate::wire::ethernet;
 use bolero::check;
-use conntrack::{RewriteFlags, RewriteV4, RewriteV6};
+use conntrack::{L2Rewrite, RewriteFlags, RewriteV4, RewriteV6};
 use std::net::IpAddr;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -93,11 +93,12 @@ fn classify_and_rewrite() {
         let _ = related::checksum_is_right(&packet, &meta, !keys.v6.is_empty());
         let flags = RewriteFlags(RewriteFlags::ROUTED | RewriteFlags::TRANSLATE);
         let (v4, v6) = (RewriteV4 { flags, ..Default::default() }, RewriteV6 { flags, ..Default::default() });
+        let l2 = L2Rewrite::default();
         let mut packet = packet;
         match (keys.v4.is_empty(), meta.kind == Kind::Error) {
-            (false, false) => _ = nat::apply_v4(packet.head_mut(), &meta, &v4),
+            (false, false) => _ = nat::apply_v4(packet.head_mut(), &meta, &v4, &l2),
             (false, true) => _ = related::apply_v4(packet.head_mut(), &meta, &v4),
-            (true, false) => _ = nat::apply_v6(packet.head_mut(), &meta, &v6),
+            (true, false) => _ = nat::apply_v6(packet.head_mut(), &meta, &v6, &l2),
             (true, true) => _ = related::apply_v6(packet.head_mut(), &meta, &v6),
         }
         let end = ethernet::LEN + meta.ip_len as usize;

@@ -15,7 +15,7 @@ use crate::tunnel::{entropy_v4, entropy_v6, source_port};
 use crate::wire::{ethernet, ipv6, protocol};
 use crate::worker::Context;
 use conntrack::table::{Burst, FlowV4, FlowV6};
-use conntrack::{LifIndex, Rewrite, RewriteFlags, TcpFlags, Timestamp};
+use conntrack::{L2Rewrite, LifIndex, Rewrite, RewriteFlags, TcpFlags, Timestamp};
 use std::net::IpAddr;
 
 /// Takes the packets that have keys. Whether all of the burst go to encap.
@@ -96,7 +96,7 @@ fn special<P: Packet, F: Flow>(
         return meta.drop(DropReason::RateLimited);
     }
     if rewrite.flags.any(RewriteFlags::MIRROR) && meta.kind != Kind::Error {
-        mirror::run(cx, packet, meta, session_lif(meta, rewrite), flow.collector(), out);
+        mirror::run(cx, packet, meta, session_lif(meta, flow, rewrite), flow.collector(), out);
     }
     if rewrite.flags.any(RewriteFlags::DROP) {
         if meta.kind != Kind::Error {
@@ -104,14 +104,14 @@ fn special<P: Packet, F: Flow>(
         }
         meta.drop(DropReason::SessionDrop);
     } else if meta.kind == Kind::Error {
-        error::<P, F>(cx, packet, meta, rewrite, done);
+        error(cx, packet, meta, flow, rewrite, done);
     } else if meta.tcp_flags.is_control() {
         flow.observe(meta.tcp_flags, cx.timestamp);
         meta.trap(TrapClass::TcpControl);
     } else {
         established(cx, packet, meta, flow, rewrite, done);
         if rewrite.flags.any(RewriteFlags::SNOOP) && meta.next == Next::Encap {
-            mirror::run(cx, packet, meta, session_lif(meta, rewrite), flow.collector(), out);
+            mirror::run(cx, packet, meta, session_lif(meta, flow, rewrite), flow.collector(), out);
         }
     }
 }
@@ -133,15 +133,16 @@ fn established<P: Packet, F: Flow>(
     rewrite: &Rewrite<F::Address>,
     done: &mut Done,
 ) {
-    if !fits(cx, meta, rewrite) {
+    let l2 = flow.l2();
+    if !fits(cx, meta, &l2) {
         return;
     }
-    match F::apply(packet.head_mut(), meta, rewrite) {
+    match F::apply(packet.head_mut(), meta, rewrite, &l2) {
         Applied::Done => {
             flow.count(cx.timestamp, session_bytes(meta));
             done.established += 1;
             meta.outer_port = outer_port::<F>(meta, rewrite);
-            leave(meta, rewrite);
+            leave(meta, &l2);
         }
         Applied::Expired | Applied::Short => meta.trap(TrapClass::Exception),
     }
@@ -152,19 +153,22 @@ fn error<P: Packet, F: Flow>(
     cx: &Context<'_>,
     packet: &mut P,
     meta: &mut Meta,
+    flow: &F,
     rewrite: &Rewrite<F::Address>,
     done: &mut Done,
 ) {
     if !related::checksum_is_right(packet, meta, F::IS_V6) {
         return meta.drop(related::WRONG);
     }
-    if !fits(cx, meta, rewrite) {
+    let l2 = flow.l2();
+    if !fits(cx, meta, &l2) {
         return;
     }
     match F::apply_error(packet.head_mut(), meta, rewrite) {
         Applied::Done => {
+            nat::write_macs(packet.head_mut(), rewrite.flags, &l2);
             done.related += 1;
-            leave(meta, rewrite);
+            leave(meta, &l2);
         }
         Applied::Expired | Applied::Short => meta.trap(TrapClass::Exception),
     }
@@ -172,8 +176,8 @@ fn error<P: Packet, F: Flow>(
 
 /// Whether the out LIF takes a packet of that size; marks it otherwise.
 #[inline(always)]
-fn fits<A>(cx: &Context<'_>, meta: &mut Meta, rewrite: &Rewrite<A>) -> bool {
-    match cx.shared.lifs.get(rewrite.out_lif) {
+fn fits(cx: &Context<'_>, meta: &mut Meta, l2: &L2Rewrite) -> bool {
+    match cx.shared.lifs.get(l2.out_lif) {
         Some(lif) if meta.ip_len <= lif.mtu => return true,
         Some(_) => meta.trap(TrapClass::Exception),
         None => meta.drop(DropReason::UnknownLif),
@@ -182,8 +186,8 @@ fn fits<A>(cx: &Context<'_>, meta: &mut Meta, rewrite: &Rewrite<A>) -> bool {
 }
 
 #[inline(always)]
-fn leave<A>(meta: &mut Meta, rewrite: &Rewrite<A>) {
-    meta.out_lif = rewrite.out_lif;
+fn leave(meta: &mut Meta, l2: &L2Rewrite) {
+    meta.out_lif = l2.out_lif;
     meta.next = Next::Encap;
 }
 
@@ -200,8 +204,8 @@ fn outer_port<F: Flow>(meta: &Meta, rewrite: &Rewrite<F::Address>) -> u16 {
 }
 
 /// The LIF of the session's own direction.
-fn session_lif<A>(meta: &Meta, rewrite: &Rewrite<A>) -> LifIndex {
-    if rewrite.flags.any(RewriteFlags::REVERSE) { rewrite.out_lif } else { meta.in_lif }
+fn session_lif<F: Flow>(meta: &Meta, flow: &F, rewrite: &Rewrite<F::Address>) -> LifIndex {
+    if rewrite.flags.any(RewriteFlags::REVERSE) { flow.l2().out_lif } else { meta.in_lif }
 }
 
 /// What a session counts: the tenant's frame without padding.
@@ -215,11 +219,12 @@ trait Flow {
     type Address;
     const IS_V6: bool;
     fn rewrite(&self) -> Rewrite<Self::Address>;
+    fn l2(&self) -> L2Rewrite;
     fn count(&self, now: Timestamp, bytes: u32);
     fn admit(&self, now: Timestamp, bytes: u32) -> bool;
     fn observe(&self, flags: TcpFlags, now: Timestamp);
     fn collector(&self) -> Option<IpAddr>;
-    fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
+    fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>, l2: &L2Rewrite) -> Applied;
     fn entropy(rewrite: &Rewrite<Self::Address>, protocol: u8) -> u16;
     fn apply_error(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
 }
@@ -232,6 +237,10 @@ macro_rules! flow {
             #[inline(always)]
             fn rewrite(&self) -> Rewrite<Self::Address> {
                 $flow::rewrite(self)
+            }
+            #[inline(always)]
+            fn l2(&self) -> L2Rewrite {
+                $flow::l2(self)
             }
             #[inline(always)]
             fn count(&self, now: Timestamp, bytes: u32) {
@@ -252,8 +261,13 @@ macro_rules! flow {
                 $entropy(rewrite.source, rewrite.destination, [a, b, c, d], protocol)
             }
             #[inline(always)]
-            fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied {
-                $apply(frame, meta, rewrite)
+            fn apply(
+                frame: &mut [u8],
+                meta: &Meta,
+                rewrite: &Rewrite<Self::Address>,
+                l2: &L2Rewrite,
+            ) -> Applied {
+                $apply(frame, meta, rewrite, l2)
             }
             fn apply_error(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied {
                 $apply_error(frame, meta, rewrite)

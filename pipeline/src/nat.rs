@@ -3,7 +3,7 @@
 
 use crate::batch::{Kind, Meta};
 use crate::wire::{Icmp, Ipv4, Ipv6, Tcp, Udp, view_mut};
-use conntrack::{Macs, Rewrite, RewriteFlags, RewriteV4, RewriteV6};
+use conntrack::{L2Rewrite, Macs, Rewrite, RewriteFlags, RewriteV4, RewriteV6};
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -42,7 +42,7 @@ struct FrameV6 {
 
 /// Rewrites an IPv4 frame without options.
 #[inline(always)]
-pub fn apply_v4(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV4) -> Applied {
+pub fn apply_v4(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV4, l2: &L2Rewrite) -> Applied {
     let Ok((FrameV4 { link, ip }, rest)) = FrameV4::mut_from_prefix(frame) else { return Applied::Short };
     let routed = rewrite.flags.any(RewriteFlags::ROUTED);
     if routed && ip.ttl <= 1 {
@@ -52,7 +52,7 @@ pub fn apply_v4(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV4) -> Applied {
         return Applied::Short;
     }
     if routed {
-        link.macs = rewrite.macs;
+        link.macs = l2.macs;
         ip.ttl -= 1;
     }
     if rewrite.flags.any(RewriteFlags::TRANSLATE) {
@@ -65,7 +65,7 @@ pub fn apply_v4(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV4) -> Applied {
 
 /// Rewrites an IPv6 frame; extension headers may come before `meta.l4`.
 #[inline]
-pub fn apply_v6(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV6) -> Applied {
+pub fn apply_v6(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV6, l2: &L2Rewrite) -> Applied {
     let Ok((FrameV6 { link, ip }, rest)) = FrameV6::mut_from_prefix(frame) else { return Applied::Short };
     let routed = rewrite.flags.any(RewriteFlags::ROUTED);
     if routed && ip.hop_limit <= 1 {
@@ -81,10 +81,19 @@ pub fn apply_v6(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV6) -> Applied {
         ip.destination = rewrite.destination;
     }
     if routed {
-        link.macs = rewrite.macs;
+        link.macs = l2.macs;
         ip.hop_limit -= 1;
     }
     Applied::Done
+}
+
+/// Writes the MACs of a packet that is routed: for what is rewritten elsewhere.
+pub fn write_macs(frame: &mut [u8], flags: RewriteFlags, l2: &L2Rewrite) {
+    if flags.any(RewriteFlags::ROUTED)
+        && let Some(link) = view_mut::<Link>(frame, 0)
+    {
+        link.macs = l2.macs;
+    }
 }
 
 /// Ports or identifier, and the checksum; false if they are not all there (nothing changed).

@@ -10,8 +10,7 @@ use crate::extension::{self, Walk};
 use crate::nat::Applied;
 use crate::packet::Packet;
 use crate::wire::{
-    Ethernet, Icmp, Ipv4, Ipv6, Sum, Tcp, Udp, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, udp, view_at,
-    view_mut,
+    Icmp, Ipv4, Ipv6, Sum, Tcp, Udp, ethernet, icmp, icmpv6, ipv4, ipv6, protocol, udp, view_at, view_mut,
 };
 use conntrack::checksum::{ChecksumDelta, TTL_STEP};
 use conntrack::{FlowKeyV4, FlowKeyV6, Rewrite, RewriteFlags, RewriteV4, RewriteV6};
@@ -176,7 +175,7 @@ pub(crate) fn apply_v6(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV6) -> Ap
     finish(frame, meta, rewrite, pseudo, pseudo, own_pseudo)
 }
 
-/// Ports and checksum of the quoted packet, the error's own checksum, and the MACs. `inside` is the difference made so far to
+/// Ports and checksum of the quoted packet, and the error's own checksum. `inside` is the difference made so far to
 /// the quoted bytes, `pseudo` that to the quoted packet's pseudo header, `own_pseudo` that to the error's.
 fn finish<A>(
     frame: &mut [u8],
@@ -210,11 +209,6 @@ fn finish<A>(
     quoted_checksum(frame, meta, pseudo.and(ports), ports, &mut inside);
     if let Some(icmp) = view_mut::<Icmp>(frame, usize::from(meta.l4)) {
         icmp.checksum = U16::from_bytes(inside.and(own_pseudo).apply(icmp.checksum.to_bytes()));
-    }
-    if rewrite.flags.any(RewriteFlags::ROUTED)
-        && let Some(ethernet) = view_mut::<Ethernet>(frame, 0)
-    {
-        [ethernet.destination, ethernet.source] = rewrite.macs.split();
     }
     Applied::Done
 }

@@ -5,11 +5,11 @@
 //! entry is published in the index and stay until no reader can hold it; counters and stamp are written only by the
 //! worker that the direction arrives on.
 
+use crate::ChecksumDelta;
 use crate::key::{FlowKeyV4, FlowKeyV6};
 use crate::plan::Half;
-use crate::rewrite::{Macs, Rewrite, RewriteFlags};
+use crate::rewrite::{L2Index, Rewrite, RewriteFlags};
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
-use crate::{ChecksumDelta, LifIndex};
 
 /// What changes, and what decides: in an entry's first line.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub(super) struct Hot {
     pub stamp: AtomicU32,
     /// The low 32 bits; see [`super::record::Carry`].
     pub packets: AtomicU32,
-    /// Out LIF (16 bits), patience (8), flags (8).
+    /// Nothing (16 bits), patience (8), flags (8).
     control: AtomicU32,
     /// New ports, source first, as in the packet.
     ports: AtomicU32,
@@ -68,8 +68,7 @@ impl Hot {
             destination_port: [p2, p3],
             l3_delta: ChecksumDelta(deltas as u16),
             l4_delta: ChecksumDelta((deltas >> 16) as u16),
-            macs: Macs::from_words(end.macs_first.load(Relaxed), end.macs_last.load(Relaxed)),
-            out_lif: LifIndex((control >> 16) as u16),
+            l2: L2Index(end.l2.load(Relaxed)),
             flags: RewriteFlags((control & FLAGS) as u16),
         }
     }
@@ -81,9 +80,7 @@ impl Hot {
         self.bytes.store(0, Relaxed);
         self.packets.store(0, Relaxed);
         self.stamp.store(now, Relaxed);
-        let control = u32::from(rewrite.out_lif.0) << 16
-            | u32::from(patience(timeout_ms)) << 8
-            | u32::from(rewrite.flags.0) & FLAGS;
+        let control = u32::from(patience(timeout_ms)) << 8 | u32::from(rewrite.flags.0) & FLAGS;
         self.control.store(control, Relaxed);
     }
 }
@@ -96,16 +93,14 @@ fn deltas<A>(rewrite: &Rewrite<A>) -> u32 {
 #[derive(Default)]
 #[repr(C)]
 pub(super) struct End {
-    macs_first: AtomicU64,
-    macs_last: AtomicU32,
+    reserved: AtomicU64,
+    l2: AtomicU32,
     deltas: AtomicU32,
 }
 
 impl End {
     fn write<A>(&self, rewrite: &Rewrite<A>) {
-        let (first, last) = rewrite.macs.words();
-        self.macs_first.store(first, Relaxed);
-        self.macs_last.store(last, Relaxed);
+        self.l2.store(rewrite.l2.0, Relaxed);
         self.deltas.store(deltas(rewrite), Relaxed);
     }
 }
@@ -124,6 +119,7 @@ pub(super) trait Entry: super::memory::Zeroable + 'static {
     fn matches(&self, key: &Self::Key) -> bool;
     fn key(&self) -> Self::Key;
     fn rewrite(&self) -> Rewrite<Self::Address>;
+    fn l2(&self) -> L2Index;
     fn write(&self, half: &Half<Self::Key, Self::Address>, timeout_ms: u64, now: u32);
     fn hash(hasher: &super::hash::Hasher, key: &Self::Key) -> u64;
     fn protocol(key: &Self::Key) -> u8;
@@ -182,8 +178,13 @@ impl Entry for EntryV4 {
         self.hot.rewrite(addresses, &self.end)
     }
 
+    #[inline(always)]
+    fn l2(&self) -> L2Index {
+        L2Index(self.end.l2.load(Relaxed))
+    }
+
     fn write(&self, half: &Half<FlowKeyV4, [u8; 4]>, timeout_ms: u64, now: u32) {
-        let Half { key, rewrite } = half;
+        let Half { key, rewrite, .. } = half;
         self.key.iter().zip(key.words()).for_each(|(word, value)| word.store(value, Relaxed));
         self.addresses.store(zerocopy::transmute!([rewrite.source, rewrite.destination]), Relaxed);
         self.end.write(rewrite);
@@ -230,8 +231,13 @@ impl Entry for EntryV6 {
         self.hot.rewrite(addresses, &self.end)
     }
 
+    #[inline(always)]
+    fn l2(&self) -> L2Index {
+        L2Index(self.end.l2.load(Relaxed))
+    }
+
     fn write(&self, half: &Half<FlowKeyV6, [u8; 16]>, timeout_ms: u64, now: u32) {
-        let Half { key, rewrite } = half;
+        let Half { key, rewrite, .. } = half;
         let addresses: [u64; 4] = zerocopy::transmute!([rewrite.source, rewrite.destination]);
         self.key.iter().zip(key.words()).for_each(|(word, value)| word.store(value, Relaxed));
         self.addresses.iter().zip(addresses).for_each(|(word, value)| word.store(value, Relaxed));

@@ -105,6 +105,7 @@ impl SessionTable {
                 }
             }
             self.clear_carry(slot, record);
+            self.release_l2(writer, slot, record);
             if record.state().has(QUEUED) {
                 record.set_phase(Phase::Reported);
             } else {

@@ -105,6 +105,8 @@ unsafe impl Zeroable for super::entry::EntryV4 {}
 // SAFETY: as above.
 unsafe impl Zeroable for super::entry::EntryV6 {}
 // SAFETY: as above.
+unsafe impl Zeroable for super::l2::Place {}
+// SAFETY: as above.
 unsafe impl Zeroable for super::record::Record {}
 // SAFETY: as above.
 unsafe impl Zeroable for super::extras::Extras {}

@@ -7,6 +7,7 @@
 //! | `bucket`, `index` | hash → flow, lock-free to read |
 //! | `entry` | the flows: key, rewrite, counters, stamp |
 //! | `record` | what is kept once per session |
+//! | `l2` | out LIFs and MACs, shared by many flows |
 //! | `extras` | what few sessions have |
 //! | `epoch` | when a slot may be used again |
 //! | `reader` | what workers do: look up, count, observe |
@@ -23,6 +24,7 @@ mod bucket;
 mod index;
 mod entry;
 mod record;
+mod l2;
 mod extras;
 mod epoch;
 mod wheel;
@@ -44,6 +46,7 @@ use epoch::Epochs;
 use extras::Extras;
 use hash::Hasher;
 use index::Index;
+use l2::L2Table;
 use memory::{Pages, Region};
 use record::{Carry, EndedList, Record};
 use std::io;
@@ -55,6 +58,10 @@ pub const BURST: usize = 32;
 
 /// Most sessions a table can be made for: 2^29.
 pub const MAX_CAPACITY: u32 = 1 << 29;
+
+/// Most different [`L2Rewrite`](crate::L2Rewrite)s (out LIF, destination MAC, source MAC) that the sessions of a table have
+/// together: 2^20.
+pub const MAX_L2_REWRITES: usize = 1 << 20;
 
 /// Default idle timeouts, in seconds: 1 to 2^21.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +119,9 @@ pub enum InsertError {
     /// `capacity` sessions are there already (or, while a worker holds a burst for long, as many removed ones wait for it).
     #[error("the session table is full")]
     Full,
+    /// Its MACs are new, and the sessions there are have [`MAX_L2_REWRITES`] different out LIFs and MACs already.
+    #[error("the sessions have too many different MAC addresses: at most {MAX_L2_REWRITES} pairs")]
+    L2Full,
     /// The id belongs to another session, which stays as it is.
     #[error("session id {0} is in use")]
     IdExists(u64),
@@ -136,6 +146,10 @@ pub struct TableStats {
     pub rejected: u64,
     /// Sessions ever reported closed.
     pub closed: u64,
+    /// Different out LIFs and MACs that its sessions have, those included that are removed but not reported.
+    pub l2_rewrites: u64,
+    /// Sessions ever refused because there were [`MAX_L2_REWRITES`] of these; counted in `rejected` too.
+    pub l2_rejected: u64,
 }
 
 /// What [`SessionTable::maintain`] did.
@@ -155,6 +169,7 @@ pub struct SessionTable {
     v6: Family<EntryV6>,
     ids: Index,
     records: Region<Record>,
+    l2: L2Table,
     carry: Carry,
     extras: Region<Extras>,
     ended: EndedList,
@@ -194,10 +209,12 @@ impl SessionTable {
                 return Err(TableError::Timeout(seconds));
             }
         }
-        Self::build(config).map(Arc::new).map_err(|source| TableError::Memory { capacity, source })
+        Self::build(config, MAX_L2_REWRITES)
+            .map(Arc::new)
+            .map_err(|source| TableError::Memory { capacity, source })
     }
 
-    fn build(config: TableConfig) -> io::Result<Self> {
+    fn build(config: TableConfig, l2_rewrites: usize) -> io::Result<Self> {
         // Removed sessions keep their slot until no reader holds it and they are reported: room for some of them, so that
         // a full table takes a new session for each one removed. They are not in the indexes.
         let spare = if cfg!(feature = "shuttle") { 2 } else { (config.capacity / 256).max(8192) };
@@ -205,12 +222,13 @@ impl SessionTable {
         let slots = sessions + spare as usize;
         let pages = if config.hugepages { Pages::Explicit } else { Pages::Transparent };
         let hasher = Hasher::new(config.hash_secret);
-        let strides = [1, 2, 3].map(|n| hasher.hash_1(n));
+        let strides = [1, 2, 3, 4].map(|n| hasher.hash_1(n));
         Ok(Self {
             v4: Family::new(slots, sessions, pages, strides[0])?,
             v6: Family::new(slots, sessions, Pages::Transparent, strides[1])?,
             ids: Index::new(sessions, pages, strides[2])?,
             records: Region::new(slots, pages)?,
+            l2: L2Table::new(l2_rewrites.min(slots * 2), strides[3])?,
             carry: Region::new(slots, Pages::Sparse)?,
             extras: Region::new(slots, Pages::Sparse)?,
             ended: EndedList::new(),
@@ -283,6 +301,13 @@ impl SessionTable {
         self.maintain_at(now, budget, closed)
     }
 
+    /// Differs whenever an [`L2Index`](crate::L2Index) may stand for another rewrite than before. What a worker keeps under
+    /// such an index holds while this is the same, asked in the burst in which the index was found.
+    #[inline]
+    pub fn l2_generation(&self) -> u64 {
+        self.l2.generation()
+    }
+
     /// Counts.
     pub fn stats(&self) -> TableStats {
         let writer = self.write();
@@ -292,10 +317,13 @@ impl SessionTable {
             installed: writer.installed,
             rejected: writer.rejected,
             closed: writer.closed,
+            l2_rewrites: writer.l2.rewrites() as u64,
+            l2_rejected: writer.l2.rejected,
         }
     }
 
-    /// Bytes of a full table of IPv4 sessions: all that grows with their number, slots kept for removed ones included.
+    /// Bytes of a full table of IPv4 sessions: all that grows with their number, slots kept for removed ones included. The
+    /// different L2 rewrites come to 27 MB if there are as many as there can be.
     pub fn memory_bytes(&self) -> u64 {
         let entries = size_of_val(&*self.v4.entries) + size_of_val(&*self.records);
         (entries + self.v4.index.memory_bytes() + self.ids.memory_bytes()) as u64

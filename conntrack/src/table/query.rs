@@ -5,7 +5,7 @@ use super::extras::Extras;
 use super::record::{CARRIED, Phase, Record, V6};
 use super::writer::TURN;
 use super::{Family, SessionTable};
-use crate::rewrite::{Rewrite, RewriteFlags};
+use crate::rewrite::{L2Rewrite, Rewrite, RewriteFlags};
 use crate::session::{
     Action, Counters, L2, MacPair, SessionId, SessionInfo, SessionSpec, SessionState, Tuple,
 };
@@ -113,7 +113,11 @@ impl SessionTable {
             out_packets,
             out_bytes: reverse.hot().bytes.load(Relaxed),
         };
-        Some((E::protocol(&forward.key()), [forward, reverse].map(|entry| entry.rewrite().into()), counters))
+        let flows = [forward, reverse].map(|entry| {
+            let rewrite = entry.rewrite();
+            Direction::new(rewrite, self.l2.get(rewrite.l2))
+        });
+        Some((E::protocol(&forward.key()), flows, counters))
     }
 
     fn packets<E: Entry>(&self, entries: [&E; 2], slot: u32, record: &Record) -> [u64; 2] {
@@ -136,12 +140,12 @@ struct Direction {
     flags: RewriteFlags,
 }
 
-impl<A> From<Rewrite<A>> for Direction
-where
-    IpAddr: From<A>,
-{
-    fn from(rewrite: Rewrite<A>) -> Self {
-        let [destination, source] = rewrite.macs.split();
+impl Direction {
+    fn new<A>(rewrite: Rewrite<A>, l2: L2Rewrite) -> Self
+    where
+        IpAddr: From<A>,
+    {
+        let [destination, source] = l2.macs.split();
         Self {
             after: Tuple {
                 source: rewrite.source.into(),
@@ -150,7 +154,7 @@ where
                 destination_port: u16::from_be_bytes(rewrite.destination_port),
             },
             macs: MacPair { source, destination },
-            out_lif: rewrite.out_lif,
+            out_lif: l2.out_lif,
             flags: rewrite.flags,
         }
     }

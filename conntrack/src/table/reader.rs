@@ -6,7 +6,7 @@ use super::index::Place;
 use super::memory::prefetch;
 use super::record::{CARRIED, COLLECTOR_V4, NIL, Record};
 use super::{BURST, Family, SessionTable};
-use crate::rewrite::RewriteFlags;
+use crate::rewrite::{L2Index, L2Rewrite, RewriteFlags};
 use crate::sync::Ordering::Relaxed;
 use crate::{FlowKeyV4, FlowKeyV6, RewriteV4, RewriteV6, SessionId, TcpFlags, Timestamp, plan::protocol};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -67,6 +67,12 @@ impl Burst<'_> {
     pub fn lookup_v6<'b>(&'b self, keys: &[FlowKeyV6], now: Timestamp, flows: &mut [Option<FlowV6<'b>>]) {
         let table = &*self.reader.table;
         lookup::<EntryV6, _>(table, keys, now, flows);
+    }
+
+    /// What a flow found in this burst has under its [`L2Index`].
+    #[inline(always)]
+    pub fn l2(&self, index: L2Index) -> L2Rewrite {
+        self.reader.table.l2.get(index)
     }
 }
 
@@ -313,6 +319,12 @@ macro_rules! flow {
             #[inline]
             pub fn rewrite(&self) -> $rewrite {
                 self.0.entry.rewrite()
+            }
+
+            /// Out LIF and MACs: what the rewrite's [`L2Index`] stands for.
+            #[inline]
+            pub fn l2(&self) -> L2Rewrite {
+                self.0.table.l2.get(self.0.entry.l2())
             }
 
             /// Whether the session ended since it was looked up (e.g. by a RST earlier in the same burst).

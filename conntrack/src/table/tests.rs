@@ -1,7 +1,7 @@
 //! What cannot be brought about from outside.
 
 use super::*;
-use crate::session::{Action, CloseCode, Tuple};
+use crate::session::{Action, CloseCode, L2, MacPair, Tuple};
 use crate::sync::Ordering::Relaxed;
 use crate::{FlowKeyV4, LifIndex};
 use std::net::Ipv4Addr;
@@ -9,10 +9,13 @@ use std::net::Ipv4Addr;
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 
-fn table() -> Arc<SessionTable> {
+fn config() -> TableConfig {
     let timeouts = Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 };
-    let config = TableConfig { capacity: 10, timeouts, readers: 1, hugepages: false, hash_secret: [3, 4] };
-    SessionTable::new(config).unwrap()
+    TableConfig { capacity: 10, timeouts, readers: 1, hugepages: false, hash_secret: [3, 4] }
+}
+
+fn table() -> Arc<SessionTable> {
+    SessionTable::new(config()).unwrap()
 }
 
 fn session(n: u16) -> SessionSpec {
@@ -91,4 +94,39 @@ fn an_insert_that_fails_halfway_leaves_nothing() {
     let mut codes = Vec::new();
     table.maintain(Timestamp(1), 100, &mut |session| codes.push(session.code));
     assert_eq!(codes, [CloseCode::Deleted; 7]);
+}
+
+#[test]
+fn macs_beyond_the_limit_are_refused_until_others_are_let_go() {
+    let table = Arc::new(SessionTable::build(config(), 3).unwrap());
+    let insert = |n: u16, macs: Option<[u8; 2]>| {
+        let pair = |last| MacPair { source: [2; 6], destination: [2, 0, 0, 0, 0, last] };
+        let l2 = macs.map(|[forward, reverse]| L2 { forward: pair(forward), reverse: pair(reverse) });
+        table.insert(&SessionSpec { l2, ..session(n) }, Timestamp(0))
+    };
+    insert(1, Some([1, 2])).unwrap();
+    assert_eq!(insert(2, Some([3, 4])), Err(InsertError::L2Full));
+    assert_eq!(table.stats().l2_rewrites, 2, "neither of its two is kept");
+    insert(3, Some([3, 2])).unwrap();
+    assert_eq!(insert(4, None), Err(InsertError::L2Full), "out LIFs alone count too");
+    let mut reader = table.reader().unwrap();
+    let burst = reader.enter();
+    let mut flows = [None];
+    burst.lookup_v4(&[FlowKeyV4::new(LifIndex(1), 17, CLIENT, 1, SERVER, 53)], Timestamp(0), &mut flows);
+    let (flow, generation) = (flows[0].unwrap(), table.l2_generation());
+    let before = flow.l2();
+    assert!(table.remove(SessionId(1), Timestamp(0)));
+    table.maintain(Timestamp(0), 10, &mut |_| panic!("a reader has it"));
+    assert_eq!(insert(5, Some([5, 2])), Err(InsertError::L2Full), "a reader has the one it would take");
+    assert_eq!((flow.l2(), table.l2_generation()), (before, generation));
+    drop(burst);
+    assert_eq!(table.maintain(Timestamp(0), 10, &mut |_| {}).closed, 1);
+    assert_eq!(table.stats().l2_rewrites, 2);
+    insert(5, Some([5, 2])).unwrap();
+    assert_ne!(table.l2_generation(), generation, "an index stands for something else");
+    let macs = |id| table.get(SessionId(id)).unwrap().spec.l2.unwrap();
+    let last = |id| [macs(id).forward, macs(id).reverse].map(|pair| pair.destination[5]);
+    assert_eq!((last(3), last(5)), ([3, 2], [5, 2]));
+    let stats = table.stats();
+    assert_eq!((stats.l2_rewrites, stats.l2_rejected, stats.rejected), (3, 3, 3));
 }

@@ -2,13 +2,14 @@
 
 use super::entry::Entry;
 use super::index::Search;
+use super::l2::Users;
 use super::memory::prefetch;
 use super::record::{CARRIED, COLLECTOR_V4, NIL, Phase, Record, State, V6};
 use super::wheel::Wheel;
 use super::{Family, InsertError, SessionTable};
 use crate::Timestamp;
 use crate::plan::{Flows, Half, Plan, plan, protocol};
-use crate::rewrite::RewriteFlags;
+use crate::rewrite::{L2Index, RewriteFlags};
 use crate::session::{Action, SessionId, SessionSpec};
 use crate::sync::Ordering::Relaxed;
 use std::collections::VecDeque;
@@ -28,6 +29,7 @@ pub(super) struct Writer {
     pub now: Timestamp,
     pub search: Search,
     pub wheel: Wheel,
+    pub l2: Users,
     /// First free slot of those used before; they are linked by `next`.
     pub free: u32,
     /// Slots from here on were never used.
@@ -57,6 +59,7 @@ impl Writer {
             now: Timestamp(0),
             search: Search::new(),
             wheel: Wheel::new(),
+            l2: Users::default(),
             free: NIL,
             fresh: 0,
             slots,
@@ -222,13 +225,19 @@ impl SessionTable {
         else {
             return Err(InsertError::Full);
         };
+        let Some(l2) = self.acquire_l2(writer, flows) else {
+            writer.l2.rejected += 1;
+            writer.give_slot(slot, record);
+            return Err(InsertError::L2Full);
+        };
         let timeout = self.timeout(spec);
         let collector = self.store_extras(slot, spec, now);
         record.open(spec.id, now, spec.owner, State::new(Phase::Live, timeout, family_flag | collector));
         let due = now.0 + u64::from(timeout.min(spec.hard_timeout.unwrap_or(timeout))) * 1000;
         // Dead until both are in the index: no reader takes hold of a session that does not come to be.
-        for (half, entry) in flows.iter().zip([first, second]) {
+        for ((half, l2), entry) in flows.iter().zip(l2).zip([first, second]) {
             let mut half = *half;
+            half.rewrite.l2 = l2;
             half.rewrite.flags.0 |= RewriteFlags::DEAD;
             entry.write(&half, u64::from(timeout) * 1000, now.0 as u32);
         }
@@ -252,6 +261,39 @@ impl SessionTable {
         }
         self.retire(writer, slot, Phase::Aborted, now);
         Err(InsertError::Full)
+    }
+
+    /// The L2 rewrites of a session's two flows, or neither.
+    fn acquire_l2<K, A>(
+        &self,
+        writer: &mut Writer,
+        [forward, reverse]: &Flows<K, A>,
+    ) -> Option<[L2Index; 2]> {
+        let Writer { l2: users, search, .. } = writer;
+        let first = self.l2.acquire(users, search, &self.hasher, &forward.l2)?;
+        match self.l2.acquire(users, search, &self.hasher, &reverse.l2) {
+            Some(second) => Some([first, second]),
+            None => {
+                self.l2.release(users, search, &self.hasher, first);
+                None
+            }
+        }
+    }
+
+    /// Lets go of what the session in `slot`, which no reader holds any more, had of the L2 rewrites.
+    pub(super) fn release_l2(&self, writer: &mut Writer, slot: u32, record: &Record) {
+        if record.state().has(V6) {
+            self.release_flows_l2(writer, &self.v6, slot);
+        } else {
+            self.release_flows_l2(writer, &self.v4, slot);
+        }
+    }
+
+    fn release_flows_l2<E: Entry>(&self, writer: &mut Writer, family: &Family<E>, slot: u32) {
+        let Some((first, second)) = family.pair(slot) else { return };
+        for entry in [first, second] {
+            self.l2.release(&mut writer.l2, &mut writer.search, &self.hasher, entry.l2());
+        }
     }
 
     fn timeout(&self, spec: &SessionSpec) -> u32 {

@@ -5,8 +5,9 @@ use crate::session_manager::SpecError;
 use conntrack::InsertError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const NAMES: [&str; 6] = [
+const NAMES: [&str; 7] = [
     "rejected_full",
+    "rejected_l2_full",
     "rejected_exists",
     "rejected_invalid",
     "rejected_unknown_lif",
@@ -22,11 +23,12 @@ impl Rejected {
     pub(super) fn count(&self, refusal: &Refusal) {
         let reason = match refusal {
             Refusal::Table(InsertError::Full) => 0,
-            Refusal::Table(InsertError::IdExists(_) | InsertError::FlowExists(_)) => 1,
-            Refusal::Table(InsertError::Invalid(_)) | Refusal::Spec(SpecError::Field { .. }) => 2,
-            Refusal::Spec(SpecError::UnknownLif { .. }) => 3,
-            Refusal::Spec(SpecError::NoCopies) => 4,
-            Refusal::Inactive => 5,
+            Refusal::Table(InsertError::L2Full) => 1,
+            Refusal::Table(InsertError::IdExists(_) | InsertError::FlowExists(_)) => 2,
+            Refusal::Table(InsertError::Invalid(_)) | Refusal::Spec(SpecError::Field { .. }) => 3,
+            Refusal::Spec(SpecError::UnknownLif { .. }) => 4,
+            Refusal::Spec(SpecError::NoCopies) => 5,
+            Refusal::Inactive => 6,
         };
         self.0[reason].fetch_add(1, Ordering::Relaxed);
     }

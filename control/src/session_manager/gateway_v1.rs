@@ -155,7 +155,7 @@ pub fn spec_status(error: &SpecError) -> v1::AddStatus {
 /// How a refusal by the table reads.
 pub fn insert_status(error: &InsertError) -> v1::AddStatus {
     match error {
-        InsertError::Full => v1::AddStatus::TableFull,
+        InsertError::Full | InsertError::L2Full => v1::AddStatus::TableFull,
         InsertError::IdExists(_) | InsertError::FlowExists(_) => v1::AddStatus::Exists,
         InsertError::Invalid(_) => v1::AddStatus::Invalid,
     }

@@ -120,7 +120,7 @@ fn collector(parameters: &v2::ActionParameters, is_ipv4: bool) -> Result<IpAddr,
 /// How a refusal by the table reads.
 pub fn add_status(error: &InsertError) -> v2::AddSessionStatus {
     match error {
-        InsertError::Full => v2::AddSessionStatus::SessionTableFull,
+        InsertError::Full | InsertError::L2Full => v2::AddSessionStatus::SessionTableFull,
         InsertError::IdExists(_) | InsertError::FlowExists(_) => v2::AddSessionStatus::SessionAlreadyExists,
         InsertError::Invalid(_) => v2::AddSessionStatus::SessionRejected,
     }
