@@ -20,6 +20,7 @@ pub mod time;
 pub mod lif;
 pub mod key;
 pub mod checksum;
+pub mod entropy;
 pub mod rewrite;
 pub mod tcp;
 mod plan;

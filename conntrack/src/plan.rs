@@ -2,6 +2,7 @@
 
 use crate::LifIndex;
 use crate::checksum::{ChecksumDelta, TTL_STEP};
+use crate::entropy::{outer_port_v4, outer_port_v6};
 use crate::key::{FlowKeyV4, FlowKeyV6};
 use crate::rewrite::{L2Index, L2Rewrite, Macs, Rewrite, RewriteFlags};
 use crate::session::{Action, L2, MacPair, RateLimit, SessionSpec, Tuple};
@@ -62,6 +63,7 @@ pub(crate) fn plan(spec: &SessionSpec) -> Result<Plan, &'static str> {
 trait Address: Copy + PartialEq + AsRef<[u8]> {
     type Key: PartialEq + Copy;
     fn key(lif: LifIndex, protocol: u8, end: &End<Self>) -> Self::Key;
+    fn outer_port(source: Self, destination: Self, ports: [u8; 4], protocol: u8) -> u16;
 }
 
 /// Addresses and ports of a packet, in network order.
@@ -90,6 +92,9 @@ impl Address for [u8; 4] {
         let (source, destination) = (Ipv4Addr::from(end.source), Ipv4Addr::from(end.destination));
         FlowKeyV4::new(lif, protocol, source, end.source_port, destination, end.destination_port)
     }
+    fn outer_port(source: Self, destination: Self, ports: [u8; 4], protocol: u8) -> u16 {
+        outer_port_v4(source, destination, ports, protocol)
+    }
 }
 
 impl Address for [u8; 16] {
@@ -97,6 +102,9 @@ impl Address for [u8; 16] {
     fn key(lif: LifIndex, protocol: u8, end: &End<Self>) -> FlowKeyV6 {
         let (source, destination) = (Ipv6Addr::from(end.source), Ipv6Addr::from(end.destination));
         FlowKeyV6::new(lif, protocol, source, end.source_port, destination, end.destination_port)
+    }
+    fn outer_port(source: Self, destination: Self, ports: [u8; 4], protocol: u8) -> u16 {
+        outer_port_v6(source, destination, ports, protocol)
     }
 }
 
@@ -130,6 +138,12 @@ fn flows<A: Address>(spec: &SessionSpec, addresses: [A; 4]) -> Result<Flows<A::K
 fn l2_rewrite(out_lif: LifIndex, macs: Option<MacPair>) -> L2Rewrite {
     let macs = macs.map_or_else(Macs::default, |macs| Macs::new(macs.destination, macs.source));
     L2Rewrite { macs, out_lif }
+}
+
+fn outer_port<A: Address>(protocol: u8, after: &End<A>) -> u16 {
+    let ([a, b], [c, d]) = (after.source_port.to_be_bytes(), after.destination_port.to_be_bytes());
+    let ports = if matches!(protocol, protocol::TCP | protocol::UDP) { [a, b, c, d] } else { [0; 4] };
+    A::outer_port(after.source, after.destination, ports, protocol)
 }
 
 fn rewrite<A: Address>(spec: &SessionSpec, before: &End<A>, after: &End<A>, direction: u16) -> Rewrite<A> {
@@ -167,6 +181,7 @@ fn rewrite<A: Address>(spec: &SessionSpec, before: &End<A>, after: &End<A>, dire
             protocol::ICMP => ports,
             _ => ChecksumDelta::default(),
         },
+        outer_port: outer_port(spec.protocol, after),
         l2: L2Index::default(),
         flags: RewriteFlags(flags),
     }

@@ -99,6 +99,9 @@ pub struct Rewrite<A> {
     /// For the TCP or UDP checksum (pseudo header's addresses and the ports), the ICMP checksum (the identifier) or the
     /// ICMPv6 checksum (both).
     pub l4_delta: ChecksumDelta,
+    /// The outer UDP source port of the packets as rewritten: see [`entropy`](crate::entropy). Does not hold for IPv6
+    /// packets with extension headers, nor for ICMP errors.
+    pub outer_port: u16,
     /// Out LIF and MACs.
     pub l2: L2Index,
     /// What to do.

@@ -11,8 +11,7 @@ use crate::mirror;
 use crate::nat::{self, Applied};
 use crate::packet::{BURST, Io, Packet};
 use crate::related;
-use crate::tunnel::{entropy_v4, entropy_v6, source_port};
-use crate::wire::{ethernet, ipv6, protocol};
+use crate::wire::{ethernet, ipv6};
 use crate::worker::Context;
 use conntrack::table::{Burst, FlowV4, FlowV6};
 use conntrack::{L2Rewrite, LifIndex, Rewrite, RewriteFlags, TcpFlags, Timestamp};
@@ -141,7 +140,9 @@ fn established<P: Packet, F: Flow>(
         Applied::Done => {
             flow.count(cx.timestamp, session_bytes(meta));
             done.established += 1;
-            meta.outer_port = outer_port::<F>(meta, rewrite);
+            // Where the headers are not that simple, the port is found in the packet.
+            let is_plain = !F::IS_V6 || usize::from(meta.l4) == ethernet::LEN + ipv6::LEN;
+            meta.outer_port = if is_plain { rewrite.outer_port } else { 0 };
             leave(meta, &l2);
         }
         Applied::Expired | Applied::Short => meta.trap(TrapClass::Exception),
@@ -191,18 +192,6 @@ fn leave(meta: &mut Meta, l2: &L2Rewrite) {
     meta.next = Next::Encap;
 }
 
-/// The outer source port of the packet as rewritten, without another look at it; 0 where that is not so simple.
-#[inline(always)]
-fn outer_port<F: Flow>(meta: &Meta, rewrite: &Rewrite<F::Address>) -> u16 {
-    let first = ethernet::LEN + ipv6::LEN;
-    match meta.kind {
-        _ if F::IS_V6 && usize::from(meta.l4) != first => 0,
-        Kind::Tcp => source_port(F::entropy(rewrite, protocol::TCP)),
-        Kind::Udp => source_port(F::entropy(rewrite, protocol::UDP)),
-        _ => 0,
-    }
-}
-
 /// The LIF of the session's own direction.
 fn session_lif<F: Flow>(meta: &Meta, flow: &F, rewrite: &Rewrite<F::Address>) -> LifIndex {
     if rewrite.flags.any(RewriteFlags::REVERSE) { flow.l2().out_lif } else { meta.in_lif }
@@ -225,12 +214,11 @@ trait Flow {
     fn observe(&self, flags: TcpFlags, now: Timestamp);
     fn collector(&self) -> Option<IpAddr>;
     fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>, l2: &L2Rewrite) -> Applied;
-    fn entropy(rewrite: &Rewrite<Self::Address>, protocol: u8) -> u16;
     fn apply_error(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
 }
 
 macro_rules! flow {
-    ($flow:ident, $address:ty, $is_v6:literal, $entropy:path, $apply:path, $apply_error:path) => {
+    ($flow:ident, $address:ty, $is_v6:literal, $apply:path, $apply_error:path) => {
         impl Flow for $flow<'_> {
             type Address = $address;
             const IS_V6: bool = $is_v6;
@@ -256,11 +244,6 @@ macro_rules! flow {
                 $flow::collector(self)
             }
             #[inline(always)]
-            fn entropy(rewrite: &Rewrite<Self::Address>, protocol: u8) -> u16 {
-                let ([a, b], [c, d]) = (rewrite.source_port, rewrite.destination_port);
-                $entropy(rewrite.source, rewrite.destination, [a, b, c, d], protocol)
-            }
-            #[inline(always)]
             fn apply(
                 frame: &mut [u8],
                 meta: &Meta,
@@ -276,5 +259,5 @@ macro_rules! flow {
     };
 }
 
-flow!(FlowV4, [u8; 4], false, entropy_v4, nat::apply_v4, related::apply_v4);
-flow!(FlowV6, [u8; 16], true, entropy_v6, nat::apply_v6, related::apply_v6);
+flow!(FlowV4, [u8; 4], false, nat::apply_v4, related::apply_v4);
+flow!(FlowV6, [u8; 16], true, nat::apply_v6, related::apply_v6);

@@ -9,13 +9,12 @@ use crate::wire::{
     Ethernet, Ipv4, Ipv6, Udp, VlanTag, Vxlan, ipv4, ipv6, protocol, udp, view, view_at, vxlan,
 };
 use conntrack::checksum::checksum;
+use conntrack::entropy::{outer_port_l2, outer_port_v4, outer_port_v6};
 use std::net::IpAddr;
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-/// RFC 7348 section 5: the dynamic range for the source port.
-const FIRST_SOURCE_PORT: u16 = 49_152;
 const TTL: u8 = 64;
 const LONGEST: usize = ethernet::LEN + TAG_LEN + ipv6::LEN + udp::LEN + vxlan::LEN;
 
@@ -266,7 +265,7 @@ pub struct Outer {
 pub struct Inner {
     /// Outer DSCP and ECN.
     pub tos: u8,
-    /// Outer source port: see [`source_port`].
+    /// Outer source port: see [`outer_port`].
     pub source_port: u16,
 }
 
@@ -274,14 +273,8 @@ impl Inner {
     /// Of `frame`.
     #[inline]
     pub fn of(frame: &[u8]) -> Self {
-        Self { tos: inner_tos(frame), source_port: source_port(entropy(frame)) }
+        Self { tos: inner_tos(frame), source_port: outer_port(frame) }
     }
-}
-
-/// The outer UDP source port of a flow (RFC 7348 section 5): from the dynamic range, so never 0.
-#[inline]
-pub const fn source_port(entropy: u16) -> u16 {
-    FIRST_SOURCE_PORT | entropy & 0x3fff
 }
 
 impl Default for Outer {
@@ -394,58 +387,29 @@ pub fn inner_tos(frame: &[u8]) -> u8 {
     }
 }
 
-/// A number that is the same for all packets of the flow in `frame` and differs between flows (RFC 7348 section 5).
+/// The outer UDP source port for `frame`: that of its flow, as conntrack tells it for the flow's session too.
 #[inline]
-pub fn entropy(frame: &[u8]) -> u16 {
-    let Some(ethernet) = view::<Ethernet>(frame) else { return 0 };
+pub fn outer_port(frame: &[u8]) -> u16 {
+    let Some(ethernet) = view::<Ethernet>(frame) else { return outer_port_l2([0; 6], [0; 6]) };
+    let by_macs = || outer_port_l2(ethernet.source, ethernet.destination);
     let ports_at = |protocol, offset: usize| match protocol {
         protocol::TCP | protocol::UDP => view_at::<[u8; 4]>(frame, offset).copied().unwrap_or_default(),
         _ => [0; 4],
     };
     match ethernet.ethertype.get() {
         ethertype::IPV4 => {
-            let Some(ip) = view_at::<Ipv4>(frame, ethernet::LEN) else { return 0 };
+            let Some(ip) = view_at::<Ipv4>(frame, ethernet::LEN) else { return by_macs() };
             let ports = match ip.is_fragment() {
                 true => [0; 4],
                 false => ports_at(ip.protocol, ethernet::LEN + ip.header_len()),
             };
-            entropy_v4(ip.source, ip.destination, ports, ip.protocol)
+            outer_port_v4(ip.source, ip.destination, ports, ip.protocol)
         }
         ethertype::IPV6 => {
-            let Some(ip) = view_at::<Ipv6>(frame, ethernet::LEN) else { return 0 };
+            let Some(ip) = view_at::<Ipv6>(frame, ethernet::LEN) else { return by_macs() };
             let ports = ports_at(ip.next_header, ethernet::LEN + ipv6::LEN);
-            entropy_v6(ip.source, ip.destination, ports, ip.next_header)
+            outer_port_v6(ip.source, ip.destination, ports, ip.next_header)
         }
-        _ => {
-            let [a, b, c, d, e, f] = ethernet.source;
-            let [g, h, i, j, k, l] = ethernet.destination;
-            fold(u64::from_ne_bytes([a, b, c, d, e, f, g, h]) ^ u64::from_ne_bytes([i, j, k, l, 0, 0, 0, 0]))
-        }
+        _ => by_macs(),
     }
-}
-
-/// [`entropy`] of an IPv4 flow; `ports` are those of TCP and UDP, and 0 of what has none.
-#[inline(always)]
-pub fn entropy_v4(source: [u8; 4], destination: [u8; 4], ports: [u8; 4], protocol: u8) -> u16 {
-    let addresses = u64::from(u32::from_ne_bytes(source)) << 32 | u64::from(u32::from_ne_bytes(destination));
-    fold(addresses ^ mix(u64::from(u32::from_ne_bytes(ports)) << 8 | u64::from(protocol)))
-}
-
-/// [`entropy`] of an IPv6 flow.
-#[inline(always)]
-pub fn entropy_v6(source: [u8; 16], destination: [u8; 16], ports: [u8; 4], next_header: u8) -> u16 {
-    let addresses = u128::from_ne_bytes(source) ^ u128::from_ne_bytes(destination).rotate_left(32);
-    let ports = u64::from(u32::from_ne_bytes(ports)) << 8 | u64::from(next_header);
-    fold((addresses >> 64) as u64 ^ mix(addresses as u64) ^ mix(ports))
-}
-
-#[inline]
-fn fold(sum: u64) -> u16 {
-    (mix(sum) >> 48) as u16
-}
-
-#[inline]
-fn mix(x: u64) -> u64 {
-    let x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x ^ x >> 32
 }

@@ -58,11 +58,13 @@ fn every_protocol_and_family_there_and_back() {
         let by_kernel = gateway.forward(KERNEL, &Outer::from_kernel(2000).wrap(&expected), UPLINK);
         let (slow, _) = unwrap(&untag(2, &by_kernel));
         assert_eq!(outer, slow, "one path through the underlay, whichever way a packet takes here");
+        let again = gateway.forward(UPLINK, &vlan(100, &sent), UPLINK);
+        assert_eq!(unwrap(&untag(2, &again)), (slow, inner), "nor whether the neighbour is known");
         let back = frame((SERVER_MAC, GATEWAY_BLUE), protocol, &swapped(&translated), 200, b"even");
         let out = gateway.forward(UPLINK, &vlan(2, &Outer::from_vtep().wrap(&back)), UPLINK);
         let expected = frame((GATEWAY_RED, CLIENT_MAC), protocol, &swapped(&original), 199, b"even");
         assert_eq!(out, vlan(100, &expected), "protocol {protocol}");
-        assert_eq!(gateway.other("established"), 2);
+        assert_eq!(gateway.other("established"), 3);
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Hot {
     pub stamp: AtomicU32,
     /// The low 32 bits; see [`super::record::Carry`].
     pub packets: AtomicU32,
-    /// Nothing (16 bits), patience (8), flags (8).
+    /// Outer source port (16 bits), patience (8), flags (8).
     control: AtomicU32,
     /// New ports, source first, as in the packet.
     ports: AtomicU32,
@@ -68,6 +68,7 @@ impl Hot {
             destination_port: [p2, p3],
             l3_delta: ChecksumDelta(deltas as u16),
             l4_delta: ChecksumDelta((deltas >> 16) as u16),
+            outer_port: (control >> 16) as u16,
             l2: L2Index(end.l2.load(Relaxed)),
             flags: RewriteFlags((control & FLAGS) as u16),
         }
@@ -80,7 +81,9 @@ impl Hot {
         self.bytes.store(0, Relaxed);
         self.packets.store(0, Relaxed);
         self.stamp.store(now, Relaxed);
-        let control = u32::from(patience(timeout_ms)) << 8 | u32::from(rewrite.flags.0) & FLAGS;
+        let control = u32::from(rewrite.outer_port) << 16
+            | u32::from(patience(timeout_ms)) << 8
+            | u32::from(rewrite.flags.0) & FLAGS;
         self.control.store(control, Relaxed);
     }
 }
