@@ -31,5 +31,11 @@ pub mod gateway {
     #[allow(clippy::all, reason = "generated")]
     pub mod v1 {
         tonic::include_proto!("gateway.v1");
+
+        /// The server's side. Where a message has many sessions, each is left as it is on the wire, so that a server reads
+        /// and writes them without a message in memory for each.
+        pub mod wire {
+            include!(concat!(env!("OUT_DIR"), "/server/gateway.v1.rs"));
+        }
     }
 }

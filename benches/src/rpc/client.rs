@@ -5,6 +5,7 @@ use anyhow::{Context, Result, bail, ensure};
 use control::Endpoint;
 use control::client::{Target, connect};
 use hdrhistogram::Histogram;
+use proto::Bytes;
 use proto::gateway::v1;
 use proto::gateway::v1::gateway_client::GatewayClient;
 use proto::openoffload::v2;
@@ -55,11 +56,10 @@ pub fn main(mut arguments: impl Iterator<Item = String>) -> Result<()> {
 
 /// Seconds for `count` sessions in batches.
 async fn add_v1(client: &mut GatewayClient<Channel>, count: u32) -> Result<f64> {
-    let batch = move |n: u32| v1::AddSessionsRequest {
-        sessions: (n * BATCH..((n + 1) * BATCH).min(count)).map(session_v1).collect(),
-    };
     let start = Instant::now();
-    let answer = client.add_sessions(tokio_stream::iter((0..count.div_ceil(BATCH)).map(batch))).await?;
+    let answer = client
+        .add_sessions(tokio_stream::iter((0..count.div_ceil(BATCH)).map(move |n| batch_v1(n, count))))
+        .await?;
     let elapsed = start.elapsed();
     let answer = answer.into_inner();
     ensure!(
@@ -189,29 +189,44 @@ fn tenant(n: u32) -> (u32, u32) {
     (0x0a40_0000 + n / 32_768, 1024 + n % 32_768)
 }
 
-fn session_v1(n: u32) -> v1::Session {
-    let (source, source_port) = tenant(n);
-    let tuple = |source: u32, source_port: u32| v1::Tuple {
-        source: source.to_be_bytes().to_vec().into(),
-        destination: vec![198, 51, 100, 10].into(),
-        source_port,
-        destination_port: 443,
+/// The `number`th batch of `count` sessions. Its addresses share a buffer: the client is to be faster than the server.
+fn batch_v1(number: u32, count: u32) -> v1::AddSessionsRequest {
+    const DESTINATION: Bytes = Bytes::from_static(&[198, 51, 100, 10]);
+    const L2: [v1::MacPair; 2] = [
+        v1::MacPair {
+            source: Bytes::from_static(&[2, 0, 0, 0, 0, 1]),
+            destination: Bytes::from_static(&[2, 0, 0, 0, 1, 1]),
+        },
+        v1::MacPair {
+            source: Bytes::from_static(&[2, 0, 0, 0, 0, 2]),
+            destination: Bytes::from_static(&[2, 0, 0, 0, 1, 2]),
+        },
+    ];
+    let numbers = number * BATCH..((number + 1) * BATCH).min(count);
+    let addresses = |n: u32| [tenant(n).0.to_be_bytes(), (0xc633_0000 + n / 32_768).to_be_bytes()];
+    let addresses = Bytes::from(numbers.clone().flat_map(addresses).flatten().collect::<Vec<u8>>());
+    let session = |(n, at): (u32, usize)| {
+        let source_port = tenant(n).1;
+        let tuple = |at| v1::Tuple {
+            source: addresses.slice(at..at + 4),
+            destination: DESTINATION,
+            source_port,
+            destination_port: 443,
+        };
+        let [forward, reverse] = L2;
+        v1::Session {
+            session_id: FIRST + u64::from(n),
+            in_lif: 1,
+            out_lif: 2,
+            protocol: 6,
+            original: Some(tuple(at)),
+            translated: Some(tuple(at + 4)),
+            l2: Some(v1::L2 { forward: Some(forward), reverse: Some(reverse) }),
+            idle_timeout: 3600,
+            ..Default::default()
+        }
     };
-    let macs = |last| v1::MacPair {
-        source: vec![2, 0, 0, 0, 0, last].into(),
-        destination: vec![2, 0, 0, 0, 1, last].into(),
-    };
-    v1::Session {
-        session_id: FIRST + u64::from(n),
-        in_lif: 1,
-        out_lif: 2,
-        protocol: 6,
-        original: Some(tuple(source, source_port)),
-        translated: Some(tuple(0xc633_0000 + n / 32_768, source_port)),
-        l2: Some(v1::L2 { forward: Some(macs(1)), reverse: Some(macs(2)) }),
-        idle_timeout: 3600,
-        ..Default::default()
-    }
+    v1::AddSessionsRequest { sessions: numbers.zip((0..).step_by(8)).map(session).collect() }
 }
 
 fn session_v2(n: u32) -> v2::SessionRequest {

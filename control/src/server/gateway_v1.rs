@@ -3,15 +3,16 @@
 use super::admission::{Refusal, Removal, Shared};
 use super::incoming::Incoming;
 use super::{Handles, paging, watch_stats};
-use crate::session_manager::{Filter, gateway_v1 as convert};
+use crate::session_manager::{Filter, gateway_v1 as convert, listing};
 use crate::stats;
 use conntrack::{Closed, SessionId};
-use proto::gateway::v1::gateway_server::Gateway;
+use proto::gateway::v1::wire::gateway_server::Gateway;
+use proto::gateway::v1::wire::{AddSessionsRequest, ListSessionsResponse};
 use proto::gateway::v1::{
-    AddError, AddSessionsRequest, AddSessionsResponse, AddStatus, ClosedEvent, DeleteSessionsRequest,
-    DeleteSessionsResponse, FlushSessionsRequest, FlushSessionsResponse, GetSessionRequest, GetStatsRequest,
-    ListLifsRequest, ListLifsResponse, ListSessionsRequest, ListSessionsResponse, SessionInfo, Stats,
-    StatsEvent, WatchClosedRequest, WatchStatsRequest, closed_event::Event,
+    AddError, AddSessionsResponse, AddStatus, ClosedEvent, DeleteSessionsRequest, DeleteSessionsResponse,
+    FlushSessionsRequest, FlushSessionsResponse, GetSessionRequest, GetStatsRequest, ListLifsRequest,
+    ListLifsResponse, ListSessionsRequest, SessionInfo, Stats, StatsEvent, WatchClosedRequest,
+    WatchStatsRequest, closed_event::Event,
 };
 use std::sync::Arc;
 use tokio::sync::broadcast::Receiver;
@@ -56,23 +57,26 @@ impl Gateway for Service {
         let mut incoming = Incoming::new(&self.0, request.into_inner());
         let mut response = AddSessionsResponse::default();
         let mut index = 0_u64;
-        let (mut requests, mut outcomes) = (Vec::new(), Vec::new());
-        while incoming.next(1, &mut requests).await? {
-            let batch: Vec<_> = requests.drain(..).flat_map(|request| request.sessions).collect();
-            for sessions in batch.chunks(CHUNK) {
-                outcomes.clear();
-                self.0.install(
-                    owner,
-                    sessions.iter().map(|s| convert::spec(s, &self.0.context)),
-                    &mut outcomes,
-                );
-                for (session, outcome) in sessions.iter().zip(&outcomes) {
+        let mut batches = Vec::new();
+        let (mut ids, mut specs, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
+        while incoming.next(1, &mut batches).await? {
+            for sessions in batches.iter().flat_map(|batch| batch.sessions.chunks(CHUNK)) {
+                for wire in sessions {
+                    let (id, spec) = convert::read(wire, &self.0.context).map_err(|error| {
+                        let index = index + ids.len() as u64;
+                        Status::invalid_argument(format!("session {index} of the stream: {error}"))
+                    })?;
+                    ids.push(id);
+                    specs.push(spec);
+                }
+                self.0.install(owner, specs.drain(..), &mut outcomes);
+                for (id, outcome) in ids.drain(..).zip(outcomes.drain(..)) {
                     match outcome {
                         Ok(()) => response.accepted += 1,
                         Err(refusal) => {
                             response.failed += 1;
                             if response.errors.len() < MAX_ERRORS {
-                                response.errors.push(add_error(session.session_id, index, refusal));
+                                response.errors.push(add_error(id, index, &refusal));
                             }
                         }
                     }
@@ -80,6 +84,7 @@ impl Gateway for Service {
                 }
                 tokio::task::yield_now().await;
             }
+            batches.clear();
         }
         Ok(Response::new(response))
     }
@@ -110,8 +115,7 @@ impl Gateway for Service {
             Some(filter) => paging::search(&handles.table, cursor, limit as usize, &filter).await,
             None => paging::list(&handles.table, cursor, limit as usize).await,
         };
-        let sessions =
-            sessions.iter().map(|info| convert::live(info, &self.0.context, &handles.clock)).collect();
+        let sessions = listing::page(&sessions, &self.0.context, &handles.clock);
         Ok(Response::new(ListSessionsResponse { sessions, next_cursor }))
     }
 

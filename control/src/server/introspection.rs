@@ -1,7 +1,7 @@
 //! The standard services beside our own: health (`grpc.health.v1`), and reflection (`grpc.reflection.v1` and, for older
 //! tools, `v1alpha`).
 
-use proto::gateway::v1::gateway_server::GatewayServer;
+use proto::gateway::v1::wire::gateway_server::GatewayServer;
 use proto::openoffload::v2::session_table_server::SessionTableServer;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;

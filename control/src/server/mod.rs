@@ -28,7 +28,7 @@ use connection::Connection;
 use conntrack::SessionTable;
 use identity::Rights;
 use pipeline::{Config, Snapshot};
-use proto::gateway::v1::gateway_server::GatewayServer;
+use proto::gateway::v1::wire::gateway_server::GatewayServer;
 use proto::openoffload::v2::session_table_server::SessionTableServer;
 use std::io;
 use std::path::PathBuf;

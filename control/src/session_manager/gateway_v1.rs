@@ -1,11 +1,13 @@
 //! gateway.v1 requests and answers.
 
+use super::requested::{self, Requested};
 use super::{Context, MAX_TIMEOUT, SpecError, address, check_addresses, idle_timeout, port, transport_port};
 use crate::Clock;
 use conntrack::{
     Action, CloseCode, Closed, Counters, InsertError, L2, MacPair, RateLimit, SessionId, SessionInfo,
     SessionSpec, SessionState, Tuple,
 };
+use prost::{DecodeError, Message};
 use proto::Bytes;
 use proto::gateway::v1;
 use std::net::IpAddr;
@@ -18,8 +20,24 @@ const ICMPV6: u8 = 58;
 /// What a rate limit's buckets hold if the client does not say.
 const DEFAULT_BURST_MS: u32 = 1000;
 
+/// A session as requested, from its message's bytes: its id, and what is to be installed or why it cannot be.
+///
+/// # Errors
+/// The bytes are no message.
+pub fn read(wire: &Bytes, context: &Context) -> Result<(u64, Result<SessionSpec, SpecError>), DecodeError> {
+    if let Some(session) = Requested::read(wire) {
+        return Ok((session.session_id, check(&session, context)));
+    }
+    let session = v1::Session::decode(wire.clone())?;
+    Ok((session.session_id, spec(&session, context)))
+}
+
 /// A session as requested.
 pub fn spec(session: &v1::Session, context: &Context) -> Result<SessionSpec, SpecError> {
+    check(&Requested::from(session), context)
+}
+
+fn check(session: &Requested<'_>, context: &Context) -> Result<SessionSpec, SpecError> {
     if session.session_id == 0 {
         return Err(SpecError::field("session_id", "choose any value but 0"));
     }
@@ -68,9 +86,9 @@ fn limit(limit: &v1::RateLimit) -> Result<RateLimit, SpecError> {
     }
 }
 
-fn tuple(tuple: &v1::Tuple, protocol: u8) -> Result<Tuple, SpecError> {
-    let source = address("source", &tuple.source)?;
-    let destination = address("destination", &tuple.destination)?;
+fn tuple(tuple: &requested::Tuple<'_>, protocol: u8) -> Result<Tuple, SpecError> {
+    let source = address("source", tuple.source)?;
+    let destination = address("destination", tuple.destination)?;
     check_addresses(("source", source), ("destination", destination))?;
     let (source_port, destination_port) = match protocol {
         TCP | UDP => (
@@ -97,7 +115,7 @@ fn no_port(field: &'static str, value: u32) -> Result<(), SpecError> {
     if value == 0 { Ok(()) } else { Err(SpecError::field(field, "the protocol has none; send 0")) }
 }
 
-fn l2(l2: &v1::L2) -> Result<L2, SpecError> {
+fn l2(l2: &requested::L2<'_>) -> Result<L2, SpecError> {
     let forward =
         l2.forward.as_ref().ok_or(SpecError::field("l2.forward", "is missing; l2 needs both directions"))?;
     let reverse =
@@ -105,11 +123,11 @@ fn l2(l2: &v1::L2) -> Result<L2, SpecError> {
     Ok(L2 { forward: mac_pair(forward)?, reverse: mac_pair(reverse)? })
 }
 
-fn mac_pair(pair: &v1::MacPair) -> Result<MacPair, SpecError> {
+fn mac_pair(pair: &requested::MacPair<'_>) -> Result<MacPair, SpecError> {
     let mac = |bytes: &[u8]| {
         <[u8; 6]>::try_from(bytes).map_err(|_| SpecError::field("l2", "a MAC address has 6 bytes"))
     };
-    let (source, destination) = (mac(&pair.source)?, mac(&pair.destination)?);
+    let (source, destination) = (mac(pair.source)?, mac(pair.destination)?);
     // The group bit (IEEE 802): no frame comes from a group.
     if source[0] & 1 == 1 {
         return Err(SpecError::field("l2", "a source MAC must be a unicast address"));
@@ -117,7 +135,7 @@ fn mac_pair(pair: &v1::MacPair) -> Result<MacPair, SpecError> {
     Ok(MacPair { source, destination })
 }
 
-fn action(session: &v1::Session, context: &Context) -> Result<Action, SpecError> {
+fn action(session: &Requested<'_>, context: &Context) -> Result<Action, SpecError> {
     let kind = v1::Action::try_from(session.action).map_err(|_| {
         SpecError::field("action", "ACTION_FORWARD, ACTION_DROP, ACTION_MIRROR or ACTION_SNOOP")
     })?;
@@ -135,8 +153,8 @@ fn action(session: &v1::Session, context: &Context) -> Result<Action, SpecError>
     }
 }
 
-fn collector(session: &v1::Session) -> Result<IpAddr, SpecError> {
-    let collector = address("collector", &session.collector)?;
+fn collector(session: &Requested<'_>) -> Result<IpAddr, SpecError> {
+    let collector = address("collector", session.collector)?;
     if collector.is_unspecified() {
         return Err(SpecError::field("collector", "is missing"));
     }
@@ -163,12 +181,7 @@ pub fn insert_status(error: &InsertError) -> v1::AddStatus {
 
 /// A session as clients describe it.
 pub fn session(spec: &SessionSpec, context: &Context) -> v1::Session {
-    let (action, collector) = match spec.action {
-        Action::Forward => (v1::Action::Forward, Bytes::new()),
-        Action::Drop => (v1::Action::Drop, Bytes::new()),
-        Action::Mirror(collector) => (v1::Action::Mirror, bytes(collector)),
-        Action::Snoop(collector) => (v1::Action::Snoop, bytes(collector)),
-    };
+    let (action, collector) = action_and_collector(spec.action);
     let pair =
         |pair: &MacPair| v1::MacPair { source: copy(&pair.source), destination: copy(&pair.destination) };
     v1::Session {
@@ -180,7 +193,7 @@ pub fn session(spec: &SessionSpec, context: &Context) -> v1::Session {
         translated: (spec.translated != spec.original).then(|| proto_tuple(&spec.translated)),
         l2: spec.l2.map(|l2| v1::L2 { forward: Some(pair(&l2.forward)), reverse: Some(pair(&l2.reverse)) }),
         action: action.into(),
-        collector,
+        collector: collector.map(bytes).unwrap_or_default(),
         idle_timeout: spec.idle_timeout.unwrap_or_default(),
         hard_timeout: spec.hard_timeout.unwrap_or_default(),
         limit: spec.limit.map(|RateLimit { packets, bytes, burst_ms }| v1::RateLimit {
@@ -189,6 +202,25 @@ pub fn session(spec: &SessionSpec, context: &Context) -> v1::Session {
             burst_ms,
         }),
         owner: context.owners().name(spec.owner).to_string(),
+    }
+}
+
+/// Both as clients have them.
+pub(super) fn action_and_collector(action: Action) -> (v1::Action, Option<IpAddr>) {
+    match action {
+        Action::Forward => (v1::Action::Forward, None),
+        Action::Drop => (v1::Action::Drop, None),
+        Action::Mirror(collector) => (v1::Action::Mirror, Some(collector)),
+        Action::Snoop(collector) => (v1::Action::Snoop, Some(collector)),
+    }
+}
+
+/// As clients have it.
+pub(super) fn state(state: SessionState) -> v1::SessionState {
+    match state {
+        SessionState::Established => v1::SessionState::Established,
+        SessionState::Closing1 => v1::SessionState::Closing1,
+        SessionState::Closing2 => v1::SessionState::Closing2,
     }
 }
 
@@ -223,15 +255,10 @@ fn counters(counters: &Counters) -> v1::Counters {
 
 /// A live session.
 pub fn live(info: &SessionInfo, context: &Context, clock: &Clock) -> v1::SessionInfo {
-    let state = match info.state {
-        SessionState::Established => v1::SessionState::Established,
-        SessionState::Closing1 => v1::SessionState::Closing1,
-        SessionState::Closing2 => v1::SessionState::Closing2,
-    };
     v1::SessionInfo {
         session: Some(session(&info.spec, context)),
         counters: Some(counters(&info.counters)),
-        state: state.into(),
+        state: state(info.state).into(),
         start_time: Some(clock.proto(info.start)),
         idle_ms: clock.now().since(info.last_seen),
     }

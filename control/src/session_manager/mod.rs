@@ -4,8 +4,10 @@
 pub mod closed;
 mod filter;
 pub mod gateway_v1;
+pub mod listing;
 pub mod openoffload_v2;
 pub mod owners;
+pub mod requested;
 
 pub use closed::{ClosedLog, Drain};
 pub use filter::Filter;

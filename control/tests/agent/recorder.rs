@@ -1,7 +1,9 @@
 //! A gateway that keeps sessions in a map and remembers what it was asked.
 
+use prost::Message;
 use proto::gateway::v1;
-use proto::gateway::v1::gateway_server::{Gateway, GatewayServer};
+use proto::gateway::v1::wire::gateway_server::{Gateway, GatewayServer};
+use proto::gateway::v1::wire::{AddSessionsRequest, ListSessionsResponse};
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -59,7 +61,7 @@ type Events = Pin<Box<dyn Stream<Item = Result<v1::ClosedEvent, Status>> + Send>
 impl Gateway for Recorder {
     async fn add_sessions(
         &self,
-        request: Request<Streaming<v1::AddSessionsRequest>>,
+        request: Request<Streaming<AddSessionsRequest>>,
     ) -> Result<Response<v1::AddSessionsResponse>, Status> {
         let mut stream = request.into_inner();
         let mut answer = v1::AddSessionsResponse::default();
@@ -67,6 +69,7 @@ impl Gateway for Recorder {
         while let Some(batch) = stream.message().await? {
             let mut state = self.0.lock().unwrap();
             for session in batch.sessions {
+                let session = v1::Session::decode(session).unwrap();
                 let id = session.session_id;
                 state.asked.push((Instant::now(), Asked::Add));
                 let flow = (session.in_lif, session.protocol, session.original.clone());
@@ -112,7 +115,7 @@ impl Gateway for Recorder {
     async fn list_sessions(
         &self,
         request: Request<v1::ListSessionsRequest>,
-    ) -> Result<Response<v1::ListSessionsResponse>, Status> {
+    ) -> Result<Response<ListSessionsResponse>, Status> {
         let request = request.into_inner();
         let state = self.0.lock().unwrap();
         // Small pages, so that paging is exercised.
@@ -124,7 +127,8 @@ impl Gateway for Recorder {
         } else {
             sessions.last().and_then(|info| info.session.as_ref()).map_or(0, |session| session.session_id)
         };
-        Ok(Response::new(v1::ListSessionsResponse { sessions, next_cursor }))
+        let sessions = sessions.iter().map(|info| info.encode_to_vec().into()).collect();
+        Ok(Response::new(ListSessionsResponse { sessions, next_cursor }))
     }
 
     async fn delete_sessions(
