@@ -288,6 +288,5 @@ fn handles() -> Result<Handles> {
         snapshot: Arc::new(snapshot),
         clock: Clock::start(),
         closed: ClosedLog::new(1 << 18, 1 << 14),
-        copies: false,
     })
 }

@@ -170,7 +170,6 @@ impl Service {
             snapshot: Arc::new(Snapshot::default),
             clock,
             closed: closed.clone(),
-            copies: true,
         };
         let config = ServerConfig {
             listen: vec![endpoint],

@@ -128,7 +128,7 @@ fn worker(profile: &Profile) -> Worker<Frame> {
         hash_secret: [1, 2],
     })
     .unwrap();
-    let context = Context::new(&config, true);
+    let context = Context::new(&config);
     for (n, session) in flows::sessions(profile).unwrap().iter().enumerate() {
         let spec = gateway::session::spec(&sessions::to_proto(profile, n, session, 60), &context).unwrap();
         table.insert(&spec, Timestamp(0)).unwrap();

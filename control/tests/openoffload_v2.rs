@@ -139,7 +139,8 @@ async fn bad_input_is_rejected_and_disturbs_nothing() {
 
 #[tokio::test]
 async fn ipv6_sessions_of_clients_that_leave_the_version_unset() {
-    let gateway = Setup { copies: true, ..Default::default() }.start().await;
+    let gateway =
+        Setup { underlay: Some("2001:db8::1".parse().expect("address")), ..Default::default() }.start().await;
     let mut client = gateway.v2().await;
     let address = |last| vec![0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last];
     let base = SessionRequest {
@@ -163,7 +164,7 @@ async fn ipv6_sessions_of_clients_that_leave_the_version_unset() {
 }
 
 #[tokio::test]
-async fn copies_are_refused_where_the_pipeline_makes_none() {
+async fn copies_are_refused_where_there_is_no_underlay() {
     let gateway = Gateway::start().await;
     let mut client = gateway.v2().await;
     let snoop = ActionParameters { action_type: 3, action_next_hop: 0x0100_000A, ..Default::default() };

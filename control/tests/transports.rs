@@ -23,7 +23,7 @@ async fn start(listen: Vec<Endpoint>, tls: Option<TlsFiles>) -> Gateway {
 
 async fn refused(listen: Vec<Endpoint>, tls: Option<TlsFiles>, plaintext: bool) -> ServerError {
     let config = ServerConfig { listen, tls, plaintext, ..Default::default() };
-    match Server::start(config, handles(10, 10, 1, false)).await {
+    match Server::start(config, handles(10, 10, 1)).await {
         Ok(_) => panic!("must not start"),
         Err(error) => error,
     }

@@ -134,7 +134,6 @@ impl Gateway {
             snapshot: Arc::new(move || snapshot.snapshot()),
             clock,
             closed: closed.clone(),
-            copies: true,
         };
         // Before packets flow: an address in use ends the start while nothing has happened yet.
         let server = Server::start(server_config(config), handles).await?;

@@ -49,7 +49,6 @@ impl Stand {
             snapshot: Arc::new(Snapshot::default),
             clock: Clock::start(),
             closed: ClosedLog::new(100, 100),
-            copies: true,
         };
         let dir = tempfile::tempdir().unwrap();
         let listen = format!("unix:{}", dir.path().join("gw.sock").display()).parse().unwrap();

@@ -111,8 +111,6 @@ pub struct Handles {
     pub clock: Clock,
     /// What a [`crate::Housekeeper`] reports to.
     pub closed: Arc<ClosedLog>,
-    /// Whether the pipeline makes copies for mirror and snoop.
-    pub copies: bool,
 }
 
 /// Why the server does not start; nothing is left listening.
@@ -193,7 +191,7 @@ impl Server {
         let rights = Arc::new(Rights::new(told_apart, config.admins));
         let (state, activation) = Activation::start(config.activation, &stop);
         let shared = Arc::new(Shared {
-            context: Context::new(&handles.config, handles.copies),
+            context: Context::new(&handles.config),
             limits,
             stop: stop.clone(),
             add_streams: Semaphore::new(limits.add_streams),

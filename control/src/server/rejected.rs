@@ -27,7 +27,7 @@ impl Rejected {
             Refusal::Table(InsertError::IdExists(_) | InsertError::FlowExists(_)) => 2,
             Refusal::Table(InsertError::Invalid(_)) | Refusal::Spec(SpecError::Field { .. }) => 3,
             Refusal::Spec(SpecError::UnknownLif { .. }) => 4,
-            Refusal::Spec(SpecError::NoCopies) => 5,
+            Refusal::Spec(SpecError::NoCopies | SpecError::CollectorFamily { .. }) => 5,
             Refusal::Inactive => 6,
         };
         self.0[reason].fetch_add(1, Ordering::Relaxed);

@@ -117,7 +117,7 @@ mod tests {
             ..Default::default()
         };
         SessionInfo {
-            spec: spec(&session, &context(false)).expect("valid"),
+            spec: spec(&session, &context(None)).expect("valid"),
             counters: Counters::default(),
             state: SessionState::Established,
             start: Timestamp::from_nanos(0),
@@ -128,7 +128,7 @@ mod tests {
     fn filter(change: impl FnOnce(&mut v1::SessionFilter)) -> Result<Filter, SpecError> {
         let mut request = v1::SessionFilter::default();
         change(&mut request);
-        Filter::new(&request, &context(false))
+        Filter::new(&request, &context(None))
     }
 
     #[test]

@@ -142,23 +142,18 @@ fn action(session: &Requested<'_>, context: &Context) -> Result<Action, SpecErro
     match kind {
         v1::Action::Forward => Ok(Action::Forward),
         v1::Action::Drop => Ok(Action::Drop),
-        v1::Action::Mirror => {
-            context.copies()?;
-            collector(session).map(Action::Mirror)
-        }
-        v1::Action::Snoop => {
-            context.copies()?;
-            collector(session).map(Action::Snoop)
-        }
+        v1::Action::Mirror => collector(session, context).map(Action::Mirror),
+        v1::Action::Snoop => collector(session, context).map(Action::Snoop),
     }
 }
 
-fn collector(session: &Requested<'_>) -> Result<IpAddr, SpecError> {
+fn collector(session: &Requested<'_>, context: &Context) -> Result<IpAddr, SpecError> {
+    context.underlay()?;
     let collector = address("collector", session.collector)?;
     if collector.is_unspecified() {
         return Err(SpecError::field("collector", "is missing"));
     }
-    Ok(collector)
+    context.reachable(collector)
 }
 
 /// How a request that is wrong in itself reads.
@@ -166,7 +161,7 @@ pub fn spec_status(error: &SpecError) -> v1::AddStatus {
     match error {
         SpecError::Field { .. } => v1::AddStatus::Invalid,
         SpecError::UnknownLif { .. } => v1::AddStatus::UnknownLif,
-        SpecError::NoCopies => v1::AddStatus::Unsupported,
+        SpecError::NoCopies | SpecError::CollectorFamily { .. } => v1::AddStatus::Unsupported,
     }
 }
 

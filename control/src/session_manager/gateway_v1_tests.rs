@@ -1,5 +1,6 @@
 use super::*;
-use crate::session_manager::tests::context;
+use crate::session_manager::tests::{IPV4, IPV6, context};
+use std::net::Ipv6Addr;
 
 fn request() -> v1::Session {
     v1::Session {
@@ -41,7 +42,7 @@ fn request() -> v1::Session {
 fn refused(change: impl FnOnce(&mut v1::Session)) -> SpecError {
     let mut request = request();
     change(&mut request);
-    spec(&request, &context(true)).expect_err("must be refused")
+    spec(&request, &context(IPV4)).expect_err("must be refused")
 }
 
 fn original(session: &mut v1::Session) -> &mut v1::Tuple {
@@ -50,7 +51,7 @@ fn original(session: &mut v1::Session) -> &mut v1::Tuple {
 
 #[test]
 fn there_and_back() {
-    let context = context(true);
+    let context = context(IPV4);
     let spec = spec(&request(), &context).expect("valid");
     assert_eq!(session(&spec, &context), request());
     assert_eq!(spec.translated.source.to_string(), "203.0.113.1");
@@ -58,7 +59,7 @@ fn there_and_back() {
 
 #[test]
 fn untranslated_there_and_back() {
-    let context = context(false);
+    let context = context(None);
     let request = v1::Session {
         translated: None,
         l2: None,
@@ -74,7 +75,7 @@ fn untranslated_there_and_back() {
 
 #[test]
 fn icmp_and_protocols_without_ports() {
-    let context = context(false);
+    let context = context(None);
     let mut request = v1::Session { protocol: 1, translated: None, action: 0, ..request() };
     assert_eq!(
         spec(&request, &context),
@@ -95,6 +96,7 @@ fn bad_requests_name_the_field() {
     let field = |error| match error {
         SpecError::Field { field, .. } | SpecError::UnknownLif { field, .. } => field,
         SpecError::NoCopies => "action",
+        SpecError::CollectorFamily { .. } => "collector",
     };
     assert_eq!(field(refused(|s| s.session_id = 0)), "session_id");
     assert_eq!(field(refused(|s| s.in_lif = 77)), "in_lif");
@@ -138,10 +140,37 @@ fn bad_requests_name_the_field() {
 fn statuses_tell_causes_apart() {
     assert_eq!(spec_status(&refused(|s| s.in_lif = 77)), v1::AddStatus::UnknownLif);
     assert_eq!(spec_status(&refused(|s| s.protocol = 300)), v1::AddStatus::Invalid);
-    let unsupported = spec(&request(), &context(false)).expect_err("no copies");
+    let unsupported = spec(&request(), &context(None)).expect_err("no copies");
     assert_eq!(spec_status(&unsupported), v1::AddStatus::Unsupported);
     assert_eq!(insert_status(&InsertError::Full), v1::AddStatus::TableFull);
     assert_eq!(insert_status(&InsertError::FlowExists(3)), v1::AddStatus::Exists);
+}
+
+#[test]
+fn a_collector_is_of_the_underlays_family() {
+    let v6 = v1::Session { collector: Ipv6Addr::LOCALHOST.octets().to_vec().into(), ..request() };
+    let error = spec(&v6, &context(IPV4)).expect_err("copies leave over IPv4");
+    assert!(matches!(error, SpecError::CollectorFamily { .. }), "{error}");
+    assert!(error.to_string().contains("underlay is IPv4"), "{error}");
+    assert_eq!(spec_status(&error), v1::AddStatus::Unsupported);
+    assert!(spec(&request(), &context(IPV6)).is_err());
+    assert_eq!(
+        spec(&v6, &context(IPV6)).map(|spec| spec.action),
+        Ok(Action::Snoop(Ipv6Addr::LOCALHOST.into()))
+    );
+    assert!(spec(&request(), &context(IPV4)).is_ok());
+}
+
+#[test]
+fn what_the_common_shape_does_not_cover_is_read_too() {
+    let context = context(IPV4);
+    let common: Bytes = request().encode_to_vec().into();
+    // The same session, its id a second time: the last one counts.
+    let twice: Bytes = [&common[..], &[0x08, 9]].concat().into();
+    assert_eq!(read(&common, &context).expect("a message"), (7, spec(&request(), &context)));
+    let other = v1::Session { session_id: 9, ..request() };
+    assert_eq!(read(&twice, &context).expect("a message"), (9, spec(&other, &context)));
+    assert!(read(&Bytes::from_static(&[0x08]), &context).is_err());
 }
 
 /// As many sessions as an answer may hold are less than clients take by default, whatever is in them.

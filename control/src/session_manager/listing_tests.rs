@@ -1,6 +1,6 @@
 use super::*;
 use crate::session_manager::gateway_v1::live;
-use crate::session_manager::tests::context;
+use crate::session_manager::tests::{IPV4, context};
 use conntrack::{Action, Counters, LifIndex, RateLimit, SessionId, SessionSpec, SessionState};
 use prost::Message;
 use proto::gateway::v1;
@@ -38,7 +38,7 @@ fn full([source, destination]: [IpAddr; 2], owner: u16) -> SessionInfo {
 
 #[test]
 fn a_page_is_what_prost_would_write() {
-    let context = context(true);
+    let context = context(IPV4);
     let enroll = |name: String| context.owners().enroll(&name.into()).expect("room");
     let (short, long) = (enroll("short".to_owned()), enroll("n".repeat(100)));
     let mut sessions = Vec::new();
@@ -80,7 +80,7 @@ fn idle_times_are_told() {
     let clock = Clock::start();
     std::thread::sleep(std::time::Duration::from_millis(2));
     let info = SessionInfo { last_seen: Timestamp(0), ..full(V4, 0) };
-    let wires = page(&[info], &context(true), &clock);
+    let wires = page(&[info], &context(IPV4), &clock);
     let told = v1::SessionInfo::decode(wires[0].clone()).expect("a session").idle_ms;
     assert!((2..1000).contains(&told), "{told} ms");
 }

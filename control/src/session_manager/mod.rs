@@ -42,8 +42,18 @@ pub enum SpecError {
         id: i64,
     },
     /// The gateway cannot do this action.
-    #[error("action: this gateway makes no copies; use forward or drop")]
+    #[error(
+        "action: this gateway has no underlay to send copies over; configure one, or use forward or drop"
+    )]
     NoCopies,
+    /// Copies leave over the underlay, which is of the other address family.
+    #[error("collector: {collector} cannot be reached, this gateway's underlay is {}; give an address of that family", family(.underlay))]
+    CollectorFamily {
+        /// As requested.
+        collector: IpAddr,
+        /// The gateway's own address there.
+        underlay: IpAddr,
+    },
 }
 
 impl SpecError {
@@ -52,24 +62,29 @@ impl SpecError {
     }
 }
 
+fn family(address: &IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
+}
+
 /// What requests are judged by.
 #[derive(Clone, Debug)]
 pub struct Context {
     /// Configured ids, by position.
     ids: Vec<u32>,
     positions: HashMap<u32, LifIndex>,
-    /// Whether the pipeline makes copies for mirror and snoop.
-    copies: bool,
+    /// The gateway's own address on the underlay, which copies leave over.
+    underlay: Option<IpAddr>,
     owners: Arc<Owners>,
 }
 
 impl Context {
-    /// The LIFs of `config`; `copies`: whether the pipeline mirrors and snoops.
-    pub fn new(config: &Config, copies: bool) -> Self {
+    /// The LIFs and the underlay of `config`.
+    pub fn new(config: &Config) -> Self {
         let ids: Vec<u32> = config.lifs.iter().map(|lif| lif.id).collect();
         let positions =
             ids.iter().zip(0..=u16::MAX).map(|(&id, position)| (id, LifIndex(position))).collect();
-        Self { ids, positions, copies, owners: Arc::default() }
+        let underlay = config.underlay.as_ref().map(|underlay| underlay.local_ip);
+        Self { ids, positions, underlay, owners: Arc::default() }
     }
 
     /// Who installed sessions.
@@ -86,8 +101,19 @@ impl Context {
         self.ids.get(usize::from(lif.0)).copied().unwrap_or_default()
     }
 
-    fn copies(&self) -> Result<(), SpecError> {
-        if self.copies { Ok(()) } else { Err(SpecError::NoCopies) }
+    /// The gateway's address on the underlay, where copies can be made.
+    fn underlay(&self) -> Result<IpAddr, SpecError> {
+        self.underlay.ok_or(SpecError::NoCopies)
+    }
+
+    /// `collector`, if copies get there.
+    fn reachable(&self, collector: IpAddr) -> Result<IpAddr, SpecError> {
+        let underlay = self.underlay()?;
+        if collector.is_ipv4() == underlay.is_ipv4() {
+            Ok(collector)
+        } else {
+            Err(SpecError::CollectorFamily { collector, underlay })
+        }
     }
 }
 
@@ -147,11 +173,14 @@ fn check_addresses(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pipeline::config::{Port, Trap};
+    use pipeline::config::{Port, Trap, Underlay};
     use pipeline::{Encapsulation, Lif, PortIndex, TrapLimits};
 
-    /// LIFs 1 and 2.
-    pub(super) fn context(copies: bool) -> Context {
+    pub(super) const IPV4: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+    pub(super) const IPV6: Option<IpAddr> = Some(IpAddr::V6(Ipv6Addr::LOCALHOST));
+
+    /// LIFs 1 and 2, and an underlay where the gateway has this address.
+    pub(super) fn context(underlay: Option<IpAddr>) -> Context {
         let lif = |id: u32| Lif {
             id,
             name: format!("lif{id}"),
@@ -163,7 +192,15 @@ mod tests {
         };
         let config = Config {
             ports: vec![Port { name: "uplink".to_owned(), mac: [2, 0, 0, 0, 0, 1] }],
-            underlay: None,
+            underlay: underlay.map(|local_ip| Underlay {
+                port: PortIndex(0),
+                vlan: 2,
+                local_ip,
+                udp_port: 4789,
+                neighbors: Vec::new(),
+                routes: Vec::new(),
+                copies: 1,
+            }),
             lifs: vec![lif(1), lif(2)],
             trap: Trap {
                 port: PortIndex(0),
@@ -174,6 +211,6 @@ mod tests {
                 limits: TrapLimits { arp_nd: 1, new: 1, tcp_control: 1, exception: 1 },
             },
         };
-        Context::new(&config, copies)
+        Context::new(&config)
     }
 }

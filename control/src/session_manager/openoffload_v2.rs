@@ -36,7 +36,7 @@ pub fn spec(request: &v2::SessionRequest, context: &Context) -> Result<SessionSp
         original: tuple,
         translated: tuple,
         l2: None,
-        action: action(request.action.as_ref(), source.is_ipv4(), context)?,
+        action: action(request.action.as_ref(), context)?,
         idle_timeout: idle_timeout("cache_timeout", request.cache_timeout)?,
         hard_timeout: None,
         limit: None,
@@ -79,11 +79,7 @@ fn addresses(request: &v2::SessionRequest) -> Result<(IpAddr, IpAddr), SpecError
     Ok((source.1, destination.1))
 }
 
-fn action(
-    parameters: Option<&v2::ActionParameters>,
-    is_ipv4: bool,
-    context: &Context,
-) -> Result<Action, SpecError> {
+fn action(parameters: Option<&v2::ActionParameters>, context: &Context) -> Result<Action, SpecError> {
     // An absent message would read as _DROP, which nobody can be taken to mean.
     let parameters = parameters.ok_or(SpecError::field("action", "is missing"))?;
     let kind = v2::ActionType::try_from(parameters.action_type)
@@ -91,28 +87,23 @@ fn action(
     match kind {
         v2::ActionType::Drop => Ok(Action::Drop),
         v2::ActionType::Forward => Ok(Action::Forward),
-        v2::ActionType::Mirror => {
-            context.copies()?;
-            collector(parameters, is_ipv4).map(Action::Mirror)
-        }
-        v2::ActionType::Snoop => {
-            context.copies()?;
-            collector(parameters, is_ipv4).map(Action::Snoop)
-        }
+        v2::ActionType::Mirror => collector(parameters, context).map(Action::Mirror),
+        v2::ActionType::Snoop => collector(parameters, context).map(Action::Snoop),
     }
 }
 
-/// Where both are given, the one of the session's own family.
-fn collector(parameters: &v2::ActionParameters, is_ipv4: bool) -> Result<IpAddr, SpecError> {
+/// Where both are given, the one of the underlay's family: copies get to no other.
+fn collector(parameters: &v2::ActionParameters, context: &Context) -> Result<IpAddr, SpecError> {
+    let underlay = context.underlay()?;
     let v4 = ipv4(parameters.action_next_hop);
     let v6 = ipv6("action_next_hop_v6", &parameters.action_next_hop_v6)?;
     match (v4.is_unspecified(), v6.is_unspecified()) {
         (true, true) => {
             Err(SpecError::field("action_next_hop", "_MIRROR and _SNOOP need a collector's address"))
         }
-        (false, true) => Ok(v4.into()),
-        (true, false) => Ok(v6.into()),
-        (false, false) if is_ipv4 => Ok(v4.into()),
+        (false, true) => context.reachable(v4.into()),
+        (true, false) => context.reachable(v6.into()),
+        (false, false) if underlay.is_ipv4() => Ok(v4.into()),
         (false, false) => Ok(v6.into()),
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::session_manager::tests::context;
+use crate::session_manager::tests::{IPV4, IPV6, context};
 use conntrack::LifIndex;
 
 fn v4() -> v2::SessionRequest {
@@ -33,19 +33,20 @@ fn v6() -> v2::SessionRequest {
 fn refused(change: impl FnOnce(&mut v2::SessionRequest)) -> SpecError {
     let mut request = v4();
     change(&mut request);
-    spec(&request, &context(true)).expect_err("must be refused")
+    spec(&request, &context(IPV4)).expect_err("must be refused")
 }
 
 fn refused_field(change: impl FnOnce(&mut v2::SessionRequest)) -> &'static str {
     match refused(change) {
         SpecError::Field { field, .. } | SpecError::UnknownLif { field, .. } => field,
         SpecError::NoCopies => "action",
+        SpecError::CollectorFamily { .. } => "action_next_hop",
     }
 }
 
 #[test]
 fn ipv4_comes_in_the_clients_byte_order() {
-    let spec = spec(&v4(), &context(false)).expect("valid");
+    let spec = spec(&v4(), &context(None)).expect("valid");
     assert_eq!(spec.id, SessionId(12_345_678_910));
     assert_eq!((spec.in_lif, spec.out_lif), (LifIndex(0), LifIndex(1)));
     assert_eq!(spec.original.source.to_string(), "10.0.0.1");
@@ -60,13 +61,13 @@ fn the_addresses_tell_the_family() {
     let mut request = v6();
     for version in [0, 1] {
         request.ip_version = version;
-        let spec = spec(&request, &context(false)).expect("valid");
+        let spec = spec(&request, &context(None)).expect("valid");
         assert_eq!(spec.original.source.to_string(), "2001:db8::5");
     }
     let mut request = v4();
     request.source_ipv6 = vec![0; 16];
     request.destination_ipv6 = vec![0; 16];
-    assert!(spec(&request, &context(false)).is_ok());
+    assert!(spec(&request, &context(None)).is_ok());
 }
 
 #[test]
@@ -102,7 +103,7 @@ fn bad_requests_name_the_field() {
 fn half_an_ipv6_session_is_refused() {
     let mut request = v6();
     request.destination_ipv6.clear();
-    assert_eq!(spec(&request, &context(false)), Err(SpecError::field("destination_ipv6", "is missing")));
+    assert_eq!(spec(&request, &context(None)), Err(SpecError::field("destination_ipv6", "is missing")));
 }
 
 #[test]
@@ -110,22 +111,30 @@ fn copies_need_a_pipeline_that_makes_them() {
     let mut request = v4();
     request.action =
         Some(v2::ActionParameters { action_type: 2, action_next_hop: 0x0100_000A, ..Default::default() });
-    assert_eq!(spec(&request, &context(false)), Err(SpecError::NoCopies));
-    let spec = spec(&request, &context(true)).expect("valid");
+    assert_eq!(spec(&request, &context(None)), Err(SpecError::NoCopies));
+    let spec = spec(&request, &context(IPV4)).expect("valid");
     assert_eq!(spec.action, Action::Mirror(Ipv4Addr::new(10, 0, 0, 1).into()));
 }
 
 #[test]
-fn a_udp_mirror_session_without_ip_version() {
+fn a_collector_is_of_the_underlays_family() {
     let collector = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
-    let mut request = v6();
-    request.action = Some(v2::ActionParameters {
-        action_type: 3,
-        action_next_hop: 0x0100_000A,
-        action_next_hop_v6: collector.octets().to_vec(),
-    });
-    let spec = spec(&request, &context(true)).expect("valid");
-    assert_eq!(spec.action, Action::Snoop(collector.into()));
+    let request = |v4, v6: Vec<u8>| {
+        let action = v2::ActionParameters { action_type: 3, action_next_hop: v4, action_next_hop_v6: v6 };
+        v2::SessionRequest { action: Some(action), ..self::v6() }
+    };
+    let action = |request, underlay| spec(&request, &context(underlay)).map(|spec| spec.action);
+    let snoop = |to: IpAddr| Ok(Action::Snoop(to));
+    let (v4, v6) = (Ipv4Addr::new(10, 0, 0, 1), collector.octets().to_vec());
+    // Of both, the one that copies get to, whatever the session's own family.
+    assert_eq!(action(request(0x0100_000A, v6.clone()), IPV6), snoop(collector.into()));
+    assert_eq!(action(request(0x0100_000A, v6.clone()), IPV4), snoop(v4.into()));
+    assert_eq!(action(request(0, v6.clone()), IPV6), snoop(collector.into()));
+    assert_eq!(action(request(0x0100_000A, Vec::new()), IPV4), snoop(v4.into()));
+    let wrong = [(request(0, v6), IPV4), (request(0x0100_000A, Vec::new()), IPV6)];
+    for (request, underlay) in wrong {
+        assert!(matches!(action(request, underlay), Err(SpecError::CollectorFamily { .. })));
+    }
 }
 
 #[test]

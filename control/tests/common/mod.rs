@@ -9,14 +9,14 @@ use conntrack::{FlowKeyV4, LifIndex, TcpFlags};
 use control::activation::ActivationConfig;
 use control::client::{self, Target};
 use control::{Clock, ClosedLog, Endpoint, Handles, Housekeeper, Limits, Server, ServerConfig, TlsFiles};
-use pipeline::config::{Port, Trap};
+use pipeline::config::{Port, Trap, Underlay};
 use pipeline::stats::{LifCounters, PortCounters};
 use pipeline::{Config, Encapsulation, Lif, PortIndex, Snapshot, TrapLimits};
 use proto::gateway::v1::GetStatsRequest;
 use proto::gateway::v1::gateway_client::GatewayClient;
 use proto::openoffload::v2;
 use proto::openoffload::v2::session_table_client::SessionTableClient;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -30,7 +30,8 @@ pub struct Setup {
     pub listen: Vec<Endpoint>,
     pub tls: Option<TlsFiles>,
     pub plaintext: bool,
-    pub copies: bool,
+    /// Our address on the underlay, if there is one.
+    pub underlay: Option<IpAddr>,
     pub housekeeping: bool,
     pub activation: Option<ActivationConfig>,
     pub admins: Vec<String>,
@@ -48,7 +49,7 @@ impl Default for Setup {
             listen: Vec::new(),
             tls: None,
             plaintext: false,
-            copies: false,
+            underlay: None,
             housekeeping: true,
             activation: None,
             admins: Vec::new(),
@@ -66,8 +67,8 @@ pub struct Gateway {
 
 impl Setup {
     pub async fn start(self) -> Gateway {
-        let mut handles = handles(self.capacity, self.log, self.watch, self.copies);
-        handles.config = Arc::new(config(self.lifs));
+        let mut handles = handles(self.capacity, self.log, self.watch);
+        handles.config = Arc::new(config(self.lifs, self.underlay));
         self.start_with(handles).await
     }
 
@@ -147,7 +148,7 @@ impl Gateway {
     }
 }
 
-pub fn handles(capacity: u32, log: usize, watch: usize, copies: bool) -> Handles {
+pub fn handles(capacity: u32, log: usize, watch: usize) -> Handles {
     let table = SessionTable::new(TableConfig {
         capacity,
         timeouts: Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 },
@@ -166,16 +167,15 @@ pub fn handles(capacity: u32, log: usize, watch: usize, copies: bool) -> Handles
     };
     Handles {
         table,
-        config: Arc::new(config([1, 2])),
+        config: Arc::new(config([1, 2], None)),
         snapshot: Arc::new(snapshot),
         clock: Clock::start(),
         closed: ClosedLog::new(log, watch),
-        copies,
     }
 }
 
 /// The LIFs "red" and "blue" with these ids.
-fn config(ids: [u32; 2]) -> Config {
+fn config(ids: [u32; 2], underlay: Option<IpAddr>) -> Config {
     let lif = |id, name: &str, encapsulation| Lif {
         id,
         name: name.to_owned(),
@@ -187,7 +187,15 @@ fn config(ids: [u32; 2]) -> Config {
     };
     Config {
         ports: vec![Port { name: "uplink".to_owned(), mac: [2, 0, 0, 0, 0, 1] }],
-        underlay: None,
+        underlay: underlay.map(|local_ip| Underlay {
+            port: PortIndex(0),
+            vlan: 2,
+            local_ip,
+            udp_port: 4789,
+            neighbors: Vec::new(),
+            routes: Vec::new(),
+            copies: 1,
+        }),
         lifs: vec![
             lif(ids[0], "red", Encapsulation::Vlan(100)),
             lif(ids[1], "blue", Encapsulation::Vxlan(2000)),

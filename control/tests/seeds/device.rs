@@ -94,7 +94,7 @@ impl Device {
     }
 
     pub async fn with(setup: Setup) -> Self {
-        let base = handles(setup.capacity, setup.log, setup.watch, true);
+        let base = handles(setup.capacity, setup.log, setup.watch);
         let pipeline = Pipeline::new(config(), base.table.clone(), 2, [3, 4]).expect("configuration");
         let snapshot = pipeline.clone();
         let handles =

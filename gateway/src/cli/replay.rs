@@ -96,7 +96,7 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
 fn sessions(file: &Path, config: &pipeline::Config) -> Result<Vec<(usize, SessionSpec)>, Failure> {
     let bad = |error: session::BadLines| Failure::new(Code::Config, error.to_string());
     let lines = session::read_lines(file, &read(file)?).map_err(bad)?;
-    let context = Context::new(config, true);
+    let context = Context::new(config);
     let (mut specs, mut wrong) = (Vec::with_capacity(lines.len()), Vec::new());
     for (line, session) in lines {
         match session::spec(&session, &context) {
