@@ -93,6 +93,14 @@ pub const TARGETS: &[Target] = &[
     target("rpc.get_p99_ms", "ms", AtMost(1.0), "GetSession p99 while 100,000 sessions/s are added"),
     target("rpc.hotpath_loss", "share", AtMost(0.03), "what the other core's hot path loses to control load"),
     target("agent.offload_p99_ms", "ms", AtMost(20.0), "assured in the kernel to offloaded, p99, 5,000/s"),
+    target(
+        "agent.restart_gateway_seconds",
+        "s",
+        AtMost(2.0),
+        "100,000 connections offloaded again after the gateway restarts",
+    ),
+    target("agent.restart_agent_seconds", "s", AtMost(2.0), "the same after the agent restarts"),
+    target("agent.restart_both_seconds", "s", AtMost(2.0), "the same after both restart"),
 ];
 
 impl Target {

@@ -1,130 +1,27 @@
-//! The offload agent: how long after the kernel has an assured connection the fast path has its session.
-//!
-//! A namespace with the kernel's real connection table, the agent, and a control server over a real session table; connections
-//! come by ctnetlink, evenly. In a process of its own, that may use all cores.
+//! A gateway's control side and the agent, to be started again as wanted, in a network namespace of their own.
 
-use crate::cores;
-use crate::report::Report;
 use anyhow::{Context, Result, ensure};
 use conntrack::table::Timeouts;
 use conntrack::{SessionTable, TableConfig};
 use control::agent::AgentConfig;
-use control::agent::flood::{Connection, Flood};
 use control::{Clock, ClosedLog, Endpoint, Handles, Housekeeper, Limits, Server, ServerConfig};
 use nix::sched::{CloneFlags, setns};
 use pipeline::config::{Port, Trap};
 use pipeline::{Encapsulation, Lif, PortIndex, Snapshot, TrapLimits};
-use std::collections::HashMap;
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// The argument that makes this process the one that offloads.
-pub const CHILD: &str = "agent-child";
-const RATE: u32 = 5_000;
-const SECONDS: u32 = 6;
-const COUNT: u32 = RATE * SECONDS;
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// The 99th percentile, from a process of its own.
-pub fn bench(report: &mut Report, runs: usize) -> Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        println!("agent: left out, it needs root for a network namespace");
-        return Ok(());
-    }
-    let output = Command::new(std::env::current_exe()?).args([CHILD, &runs.to_string()]).output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout)?;
-    let column = |index: usize| -> Vec<f64> {
-        text.lines().filter_map(|line| line.split_whitespace().nth(index)?.parse().ok()).collect()
-    };
-    let conditions = format!(
-        "{RATE} new connections/s for {SECONDS} s by ctnetlink, 4,099 hosts to 67; entry made to session in the table; \
-         agent, server and kernel share all cores"
-    );
-    report.add("agent.offload_p50_ms", "ms", column(0), conditions.clone());
-    report.add("agent.offload_p99_ms", "ms", column(1), conditions);
-    Ok(())
-}
-
-/// In the child: prints the median and the 99th percentile of each run, in milliseconds.
-pub fn child(runs: usize) -> Result<()> {
-    cores::unpin()?;
-    for run in 0..runs {
-        let mut delays = delays(run)?;
-        delays.sort_by(f64::total_cmp);
-        let at = |percent: usize| delays[(delays.len() - 1) * percent / 100];
-        println!("{:.3} {:.3}", at(50), at(99));
-    }
-    Ok(())
-}
-
-/// Milliseconds from entry to session, of each connection.
-fn delays(run: usize) -> Result<Vec<f64>> {
-    let stand = Stand::start(run)?;
-    let clock = stand.handles.clock;
-    let flood = stand.netns.thread(move || -> Result<Vec<u64>> {
-        let (mut flood, begun) = (Flood::open()?, Instant::now());
-        let mut made = Vec::with_capacity(COUNT as usize);
-        for number in 0..COUNT {
-            let due = Duration::from_secs(1) * number / RATE;
-            std::thread::sleep(due.saturating_sub(begun.elapsed()));
-            made.push(clock.now_nanos());
-            flood.insert(&[connection(number)])?;
-        }
-        Ok(made)
-    });
-    let made = flood.join().map_err(|_| anyhow::anyhow!("the flood panicked"))??;
-    let (table, begun) = (&stand.handles.table, Instant::now());
-    while table.stats().active < u64::from(COUNT) {
-        let active = table.stats().active;
-        ensure!(begun.elapsed() < PATIENCE, "{active} sessions for {COUNT} connections");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let mut sessions = Vec::new();
-    let mut cursor = 0;
-    loop {
-        cursor = table.list(cursor, 10_000, &mut sessions);
-        if cursor == 0 {
-            break;
-        }
-    }
-    let start: HashMap<(IpAddr, u16), u64> = sessions
-        .iter()
-        .map(|info| ((info.spec.original.source, info.spec.original.source_port), info.start.as_millis()))
-        .collect();
-    let delay = |(number, made): (u32, u64)| {
-        let (client, port) = connection(number).client;
-        // Starts are whole milliseconds, rounded down: the end of that millisecond counts.
-        let ready = (start.get(&(client.into(), port))? + 1) * 1_000_000;
-        #[expect(clippy::cast_precision_loss, reason = "a duration")]
-        Some(ready.saturating_sub(made) as f64 / 1e6)
-    };
-    let delays: Option<Vec<f64>> = (0..).zip(made).map(delay).collect();
-    delays.context("a connection without its session")
-}
-
-/// Each with hosts, and pairs of hosts, of its own for a long time.
-fn connection(number: u32) -> Connection {
-    let host = |network: u32, number: u32| Ipv4Addr::from(network | number);
-    let port = 1024 + (number % 60_000) as u16;
-    Connection {
-        client: (host(0x0a60_0000, number % 4099), port),
-        server: (host(0x0a70_0000, number % 67), 80),
-        seen: (host(0x0a82_0000, number / 60_000), port),
-    }
-}
-
 /// A namespace, deleted when dropped.
-struct Netns(String);
+pub(super) struct Netns(String);
 
 impl Netns {
-    fn new(run: usize) -> Result<Self> {
+    fn new(run: &str) -> Result<Self> {
         let name = format!("oabench{}-{run}", std::process::id());
         sh(&format!("ip netns add {name}"))?;
         let netns = Self(name);
@@ -145,7 +42,8 @@ impl Netns {
         Ok(netns)
     }
 
-    fn thread<T: Send + 'static>(
+    /// A thread in it.
+    pub(super) fn thread<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> JoinHandle<Result<T>> {
@@ -171,15 +69,26 @@ fn sh(script: &str) -> Result<()> {
 }
 
 /// A control server, and an agent in its namespace. The agent ends first.
-struct Stand {
+pub(super) struct Stand {
+    agent: Option<Agent>,
+    gateway: Option<Gateway>,
+    pub(super) netns: Netns,
+    socket: Socket,
+    capacity: u32,
+}
+
+/// Ends when dropped, and leaves its sessions.
+struct Agent {
     stop: Option<oneshot::Sender<()>>,
-    agent: Option<JoinHandle<Result<()>>>,
-    netns: Netns,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+/// Ends when dropped, as if it had crashed.
+struct Gateway {
     handles: Handles,
     _server: Server,
     _housekeeper: Housekeeper,
     _runtime: tokio::runtime::Runtime,
-    _socket: Socket,
 }
 
 /// A path that is removed when dropped.
@@ -192,15 +101,51 @@ impl Drop for Socket {
 }
 
 impl Stand {
-    fn start(run: usize) -> Result<Self> {
+    /// For `capacity` sessions; `run` keeps stands apart.
+    pub(super) fn start(run: &str, capacity: u32) -> Result<Self> {
         let netns = Netns::new(run)?;
         let socket = Socket(std::env::temp_dir().join(format!("{}.sock", netns.0)));
-        let handles = handles()?;
+        let mut stand = Self { agent: None, gateway: None, netns, socket, capacity };
+        stand.start_gateway()?;
+        stand.start_agent()?;
+        Ok(stand)
+    }
+
+    pub(super) fn handles(&self) -> &Handles {
+        &self.gateway.as_ref().expect("started with the stand").handles
+    }
+
+    pub(super) fn stop_agent(&mut self) {
+        self.agent = None;
+    }
+
+    pub(super) fn start_agent(&mut self) -> Result<()> {
+        self.agent = Some(Agent::start(&self.netns, &self.socket)?);
+        Ok(())
+    }
+
+    /// Ends the one before, which takes its sessions with it. When this returns, the new one listens.
+    pub(super) fn start_gateway(&mut self) -> Result<()> {
+        self.gateway = None;
+        self.gateway = Some(Gateway::start(&self.socket, self.capacity)?);
+        Ok(())
+    }
+}
+
+impl Gateway {
+    fn start(socket: &Socket, capacity: u32) -> Result<Self> {
+        let handles = handles(capacity)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let config = ServerConfig { listen: vec![Endpoint::Unix(socket.0.clone())], ..Default::default() };
         let limits = Limits { shutdown: Duration::from_millis(500), ..Limits::default() };
         let server = runtime.block_on(Server::start(ServerConfig { limits, ..config }, handles.clone()))?;
         let housekeeper = Housekeeper::start(handles.table.clone(), handles.clock, handles.closed.clone())?;
+        Ok(Self { handles, _server: server, _housekeeper: housekeeper, _runtime: runtime })
+    }
+}
+
+impl Agent {
+    fn start(netns: &Netns, socket: &Socket) -> Result<Self> {
         let text = format!(
             "[gateway]\nconnect = \"unix:{}\"\n[offload]\nkeep_on_exit = true\n\
              [[interface]]\nname = \"in0\"\nlif = 1\n[[interface]]\nname = \"out0\"\nlif = 2\n",
@@ -209,7 +154,7 @@ impl Stand {
         let config = AgentConfig::from_toml(&text, "bench")?;
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = std::sync::mpsc::channel();
-        let agent = netns.thread(move || {
+        let thread = netns.thread(move || {
             let runtime =
                 tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
             let shutdown = async {
@@ -222,31 +167,22 @@ impl Stand {
             Ok(())
         });
         is_ready.recv().context("the agent has not started")?;
-        Ok(Self {
-            stop: Some(stop),
-            agent: Some(agent),
-            netns,
-            handles,
-            _server: server,
-            _housekeeper: housekeeper,
-            _runtime: runtime,
-            _socket: socket,
-        })
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
     }
 }
 
-impl Drop for Stand {
+impl Drop for Agent {
     fn drop(&mut self) {
         self.stop.take();
-        if let Some(Ok(Err(error))) = self.agent.take().map(JoinHandle::join) {
+        if let Some(Ok(Err(error))) = self.thread.take().map(JoinHandle::join) {
             eprintln!("agent: {error:#}");
         }
     }
 }
 
-fn handles() -> Result<Handles> {
+fn handles(capacity: u32) -> Result<Handles> {
     let table = SessionTable::new(TableConfig {
-        capacity: COUNT * 2,
+        capacity: capacity * 2,
         timeouts: Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 },
         readers: 1,
         hugepages: false,
