@@ -302,6 +302,12 @@ pub fn missing_settings(accounting_needed: bool) -> Vec<&'static str> {
             "conntrack accounting is off, `conntrack -L` will show no counters: sysctl -w net.netfilter.nf_conntrack_acct=1"
         });
     }
+    if setting("tcp_ignore_invalid_rst") == Some(0) {
+        missing.push(
+            "after 2 GiB offloaded, rules that drop invalid packets may drop an RST: \
+             sysctl -w net.netfilter.nf_conntrack_tcp_ignore_invalid_rst=1",
+        );
+    }
     for (path, remedy) in [
         ("/proc/sys/net/ipv4/ip_forward", "IPv4 forwarding is off: sysctl -w net.ipv4.ip_forward=1"),
         (
