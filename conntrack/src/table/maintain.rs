@@ -1,7 +1,7 @@
 //! What happens by itself: sessions end, time out, are reported, and their slots become free.
 
 use super::entry::{Entry, Hot};
-use super::record::{Phase, QUEUED, Record, V6};
+use super::record::{Phase, Record, V6};
 use super::writer::Writer;
 use super::{SessionTable, Work};
 use crate::session::{CloseCode, Closed};
@@ -46,23 +46,13 @@ impl SessionTable {
     /// Retires sessions that workers saw end. How many it looked at.
     pub(super) fn collect_ended(&self, writer: &mut Writer, now: Timestamp, budget: usize) -> usize {
         let mut used = 0;
-        while used < budget {
-            if writer.ended == 0 {
-                if self.ended.is_empty() {
-                    break;
-                }
-                writer.ended = self.ended.take();
-            }
-            let slot = writer.ended - 1;
-            let Some(record) = self.records.get(slot as usize) else { break };
-            writer.ended = record.ended_next.load(Relaxed);
-            record.clear_flag(QUEUED);
-            match record.state().phase() {
-                Phase::Live => self.retire(writer, slot, Phase::Ended, now),
-                Phase::Reported => writer.give_slot(slot, record),
-                _ => {}
-            }
+        while used < budget
+            && let Some(slot) = self.ended.take(&mut writer.ended)
+        {
             used += 1;
+            if self.records.get(slot as usize).is_some_and(|record| record.state().tcp().is_over()) {
+                self.retire(writer, slot, Phase::Ended, now);
+            }
         }
         used
     }
@@ -106,11 +96,7 @@ impl SessionTable {
             }
             self.clear_carry(slot, record);
             self.release_l2(writer, slot, record);
-            if record.state().has(QUEUED) {
-                record.set_phase(Phase::Reported);
-            } else {
-                writer.give_slot(slot, record);
-            }
+            writer.give_slot(slot, record);
         }
         used
     }

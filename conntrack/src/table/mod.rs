@@ -9,6 +9,7 @@
 //! | `record` | what is kept once per session |
 //! | `l2` | out LIFs and MACs, shared by many flows |
 //! | `extras` | what few sessions have |
+//! | `ended` | which sessions workers saw end |
 //! | `epoch` | when a slot may be used again |
 //! | `reader` | what workers do: look up, count, observe |
 //! | `writer` | insert, remove |
@@ -26,6 +27,7 @@ mod entry;
 mod record;
 mod l2;
 mod extras;
+mod ended;
 mod epoch;
 mod wheel;
 mod reader;
@@ -41,6 +43,7 @@ use crate::plan::MAX_TIMEOUT;
 use crate::session::{SessionId, SessionInfo, SessionSpec};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Closed, Timestamp};
+use ended::Ended;
 use entry::{Entry, EntryV4, EntryV6};
 use epoch::Epochs;
 use extras::Extras;
@@ -48,7 +51,7 @@ use hash::Hasher;
 use index::Index;
 use l2::L2Table;
 use memory::{Pages, Region};
-use record::{Carry, EndedList, Record};
+use record::{Carry, Record};
 use std::io;
 use std::sync::{Arc, PoisonError};
 use writer::Writer;
@@ -172,7 +175,7 @@ pub struct SessionTable {
     l2: L2Table,
     carry: Carry,
     extras: Region<Extras>,
-    ended: EndedList,
+    ended: Ended,
     epochs: Epochs,
     writer: Mutex<Writer>,
     maintenance: Mutex<Vec<Closed>>,
@@ -223,6 +226,7 @@ impl SessionTable {
         let pages = if config.hugepages { Pages::Explicit } else { Pages::Transparent };
         let hasher = Hasher::new(config.hash_secret);
         let strides = [1, 2, 3, 4].map(|n| hasher.hash_1(n));
+        let ended = Ended::new(slots)?;
         Ok(Self {
             v4: Family::new(slots, sessions, pages, strides[0])?,
             v6: Family::new(slots, sessions, Pages::Transparent, strides[1])?,
@@ -231,9 +235,9 @@ impl SessionTable {
             l2: L2Table::new(l2_rewrites.min(slots * 2), strides[3])?,
             carry: Region::new(slots, Pages::Sparse)?,
             extras: Region::new(slots, Pages::Sparse)?,
-            ended: EndedList::new(),
             epochs: Epochs::new(config.readers),
-            writer: Mutex::new(Writer::new(slots as u32)),
+            writer: Mutex::new(Writer::new(slots as u32, ended.none())),
+            ended,
             maintenance: Mutex::new(Vec::with_capacity(maintain::CHUNK)),
             hasher,
             config,
@@ -326,7 +330,7 @@ impl SessionTable {
     /// different L2 rewrites come to 27 MB if there are as many as there can be.
     pub fn memory_bytes(&self) -> u64 {
         let entries = size_of_val(&*self.v4.entries) + size_of_val(&*self.records);
-        (entries + self.v4.index.memory_bytes() + self.ids.memory_bytes()) as u64
+        (entries + self.v4.index.memory_bytes() + self.ids.memory_bytes() + self.ended.memory_bytes()) as u64
     }
 
     fn write(&self) -> MutexGuard<'_, Writer> {

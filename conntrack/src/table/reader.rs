@@ -255,7 +255,7 @@ impl<'b, E: Entry> Flow<'b, E> {
                 reverse.hot().set_flags(RewriteFlags::DEAD);
             }
             if !before.is_over() {
-                self.table.ended.push(slot, record);
+                self.table.ended.add(slot);
             }
         } else {
             self.entry.hot().stamp.store(now.0 as u32, Relaxed);

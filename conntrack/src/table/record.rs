@@ -8,8 +8,8 @@ use crate::{SessionId, Timestamp};
 /// No slot.
 pub(super) const NIL: u32 = u32::MAX;
 
-/// One per slot; half a cache line. Written by whoever holds the writers' lock, but for `state` and `ended_next`, which
-/// workers write when they observe a session's end.
+/// One per slot; half a cache line. Written by whoever holds the writers' lock, but for `state`, which workers write when they
+/// observe a session's end.
 #[derive(Default)]
 #[repr(C, align(32))]
 pub(super) struct Record {
@@ -22,8 +22,6 @@ pub(super) struct Record {
     pub next: AtomicU32,
     /// Wheel: previous in the list. Retired: end, milliseconds, low 32 bits.
     pub prev: AtomicU32,
-    /// Next in the list of sessions that workers saw end.
-    pub ended_next: AtomicU32,
 }
 
 #[cfg(not(feature = "shuttle"))]
@@ -44,19 +42,15 @@ pub(super) enum Phase {
     Deleted = 4,
     /// Never was in the index as a whole; not reported.
     Aborted = 5,
-    /// Reported, but still in the list of ended sessions; free when taken from it.
-    Reported = 6,
 }
 
-/// A record's state word: timeout in seconds (22 bits), TCP state (3), four flags, phase (3).
+/// A record's state word: timeout in seconds (22 bits), TCP state (3), a bit unused, three flags, phase (3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct State(u32);
 
 const TIMEOUT: u32 = (1 << 22) - 1;
 const TCP: u32 = 7 << TCP_SHIFT;
 const TCP_SHIFT: u32 = 22;
-/// In the list of sessions that workers saw end.
-pub(super) const QUEUED: u32 = 1 << 25;
 /// An IPv6 session.
 pub(super) const V6: u32 = 1 << 26;
 /// Its packets are counted beyond 32 bits: see [`Carry`].
@@ -67,11 +61,7 @@ const PHASE_SHIFT: u32 = 29;
 
 impl State {
     pub fn new(phase: Phase, timeout: u32, flags: u32) -> Self {
-        Self(
-            (phase as u32) << PHASE_SHIFT
-                | flags & (QUEUED | V6 | CARRIED | COLLECTOR_V4)
-                | timeout & TIMEOUT,
-        )
+        Self((phase as u32) << PHASE_SHIFT | flags & (V6 | CARRIED | COLLECTOR_V4) | timeout & TIMEOUT)
     }
 
     pub fn timeout(self) -> u32 {
@@ -97,8 +87,7 @@ impl State {
             2 => Phase::Ended,
             3 => Phase::TimedOut,
             4 => Phase::Deleted,
-            5 => Phase::Aborted,
-            _ => Phase::Reported,
+            _ => Phase::Aborted,
         }
     }
 }
@@ -134,17 +123,12 @@ impl Record {
         self.state.fetch_or(flag, AcqRel);
     }
 
-    pub fn clear_flag(&self, flag: u32) {
-        self.state.fetch_and(!flag, AcqRel);
-    }
-
-    /// Notes a TCP control packet: the state before and after. Whoever finds that it ended the session just now must put
-    /// it in the list of ended sessions, for which it is marked.
+    /// Notes a TCP control packet: the state before and after. Whoever finds that it ended the session just now must tell
+    /// [`Ended`](super::ended::Ended).
     pub fn observe(&self, reverse: bool, flags: TcpFlags) -> (TcpState, TcpState) {
         let (before, after) = self.update(|state| {
             let next = State(state).tcp().next(reverse, flags);
-            let queued = if next.is_over() && !State(state).tcp().is_over() { QUEUED } else { 0 };
-            state & !TCP | (next as u32) << TCP_SHIFT | queued
+            state & !TCP | (next as u32) << TCP_SHIFT
         });
         (before.tcp(), after.tcp())
     }
@@ -164,36 +148,3 @@ impl Record {
 /// High 32 bits of the packet counters, for the few sessions that need them: one word per flow. The memory is taken only
 /// where it is written.
 pub(super) type Carry = Region<[AtomicU64; 2]>;
-
-/// The list of sessions that workers saw end: pushed to by any worker without a lock, taken whole by a writer. A session
-/// is pushed at most once in its life, and its slot is not used again while it is in the list.
-pub(super) struct EndedList {
-    /// Slot + 1; 0 = none.
-    head: AtomicU32,
-}
-
-impl EndedList {
-    pub fn new() -> Self {
-        Self { head: AtomicU32::new(0) }
-    }
-
-    pub fn push(&self, slot: u32, record: &Record) {
-        let mut head = self.head.load(Relaxed);
-        loop {
-            record.ended_next.store(head, Relaxed);
-            match self.head.compare_exchange_weak(head, slot + 1, Release, Relaxed) {
-                Ok(_) => return,
-                Err(now) => head = now,
-            }
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.head.load(Relaxed) == 0
-    }
-
-    /// Slot + 1 of the first; `ended_next` leads on.
-    pub fn take(&self) -> u32 {
-        self.head.swap(0, Acquire)
-    }
-}

@@ -1,5 +1,6 @@
 //! Insert and remove, under the writers' lock. Readers go on meanwhile.
 
+use super::ended::Taken;
 use super::entry::Entry;
 use super::index::Search;
 use super::l2::Users;
@@ -37,8 +38,7 @@ pub(super) struct Writer {
     slots: u32,
     /// Slots out of the index, in the order they were taken out, linked by `next`.
     pub retired: Retired,
-    /// Slot + 1 of the next of the ended sessions taken from the workers' list.
-    pub ended: u32,
+    pub ended: Taken,
 }
 
 /// A list of slots by epoch.
@@ -50,7 +50,7 @@ pub(super) struct Retired {
 }
 
 impl Writer {
-    pub fn new(slots: u32) -> Self {
+    pub fn new(slots: u32, ended: Taken) -> Self {
         Self {
             active: 0,
             installed: 0,
@@ -64,7 +64,7 @@ impl Writer {
             fresh: 0,
             slots,
             retired: Retired { first: NIL, last: NIL, epochs: VecDeque::new() },
-            ended: 0,
+            ended,
         }
     }
 
