@@ -96,13 +96,15 @@ fn deltas<A>(rewrite: &Rewrite<A>) -> u32 {
 #[derive(Default)]
 #[repr(C)]
 pub(super) struct End {
-    reserved: AtomicU64,
+    /// Its half of the session's [`Origin`](super::record::Origin).
+    origin: AtomicU64,
     l2: AtomicU32,
     deltas: AtomicU32,
 }
 
 impl End {
-    fn write<A>(&self, rewrite: &Rewrite<A>) {
+    fn write<A>(&self, rewrite: &Rewrite<A>, origin: u64) {
+        self.origin.store(origin, Relaxed);
         self.l2.store(rewrite.l2.0, Relaxed);
         self.deltas.store(deltas(rewrite), Relaxed);
     }
@@ -123,7 +125,8 @@ pub(super) trait Entry: super::memory::Zeroable + 'static {
     fn key(&self) -> Self::Key;
     fn rewrite(&self) -> Rewrite<Self::Address>;
     fn l2(&self) -> L2Index;
-    fn write(&self, half: &Half<Self::Key, Self::Address>, timeout_ms: u64, now: u32);
+    fn origin(&self) -> u64;
+    fn write(&self, half: &Half<Self::Key, Self::Address>, origin: u64, timeout_ms: u64, now: u32);
     fn hash(hasher: &super::hash::Hasher, key: &Self::Key) -> u64;
     fn protocol(key: &Self::Key) -> u8;
     /// The table's flows of this kind.
@@ -186,11 +189,15 @@ impl Entry for EntryV4 {
         L2Index(self.end.l2.load(Relaxed))
     }
 
-    fn write(&self, half: &Half<FlowKeyV4, [u8; 4]>, timeout_ms: u64, now: u32) {
+    fn origin(&self) -> u64 {
+        self.end.origin.load(Relaxed)
+    }
+
+    fn write(&self, half: &Half<FlowKeyV4, [u8; 4]>, origin: u64, timeout_ms: u64, now: u32) {
         let Half { key, rewrite, .. } = half;
         self.key.iter().zip(key.words()).for_each(|(word, value)| word.store(value, Relaxed));
         self.addresses.store(zerocopy::transmute!([rewrite.source, rewrite.destination]), Relaxed);
-        self.end.write(rewrite);
+        self.end.write(rewrite, origin);
         self.hot.write(rewrite, timeout_ms, now);
     }
 
@@ -239,12 +246,16 @@ impl Entry for EntryV6 {
         L2Index(self.end.l2.load(Relaxed))
     }
 
-    fn write(&self, half: &Half<FlowKeyV6, [u8; 16]>, timeout_ms: u64, now: u32) {
+    fn origin(&self) -> u64 {
+        self.end.origin.load(Relaxed)
+    }
+
+    fn write(&self, half: &Half<FlowKeyV6, [u8; 16]>, origin: u64, timeout_ms: u64, now: u32) {
         let Half { key, rewrite, .. } = half;
         let addresses: [u64; 4] = zerocopy::transmute!([rewrite.source, rewrite.destination]);
         self.key.iter().zip(key.words()).for_each(|(word, value)| word.store(value, Relaxed));
         self.addresses.iter().zip(addresses).for_each(|(word, value)| word.store(value, Relaxed));
-        self.end.write(rewrite);
+        self.end.write(rewrite, origin);
         self.hot.write(rewrite, timeout_ms, now);
     }
 

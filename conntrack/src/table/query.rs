@@ -2,7 +2,7 @@
 
 use super::entry::Entry;
 use super::extras::Extras;
-use super::record::{CARRIED, Phase, Record, V6};
+use super::record::{CARRIED, Origin, Phase, Record, V6};
 use super::writer::TURN;
 use super::{Family, SessionTable};
 use crate::rewrite::{L2Rewrite, Rewrite, RewriteFlags};
@@ -51,12 +51,13 @@ impl SessionTable {
             self.halves(&self.v4, slot, record)?
         };
         let [forward, reverse] = flows;
+        let Origin { id, start, owner } = self.origin(slot, record);
         let flags = forward.flags;
         let state = record.state();
         let extras = self.extras.get(slot as usize).filter(|_| flags.any(RewriteFlags::POLICED));
         Some(SessionInfo {
             spec: SessionSpec {
-                id: record.id(),
+                id,
                 in_lif: reverse.out_lif,
                 out_lif: forward.out_lif,
                 protocol,
@@ -67,9 +68,9 @@ impl SessionTable {
                     .then_some(L2 { forward: forward.macs, reverse: reverse.macs }),
                 action: self.action(flags, slot, record),
                 idle_timeout: Some(state.timeout()),
-                hard_timeout: extras.and_then(|extras| extras.hard_timeout(record.start())),
+                hard_timeout: extras.and_then(|extras| extras.hard_timeout(start)),
                 limit: extras.and_then(Extras::limit),
-                owner: record.owner(),
+                owner,
             },
             counters,
             state: match state.tcp() {
@@ -77,7 +78,7 @@ impl SessionTable {
                 TcpState::FinForward | TcpState::FinReverse => SessionState::Closing1,
                 TcpState::Finished | TcpState::Reset => SessionState::Closing2,
             },
-            start: record.start(),
+            start,
             last_seen: self.last_seen(slot, record, near),
         })
     }

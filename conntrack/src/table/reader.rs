@@ -220,6 +220,11 @@ impl<'b, E: Entry> Flow<'b, E> {
         Some((number, slot, self.table.records.get(slot as usize)?))
     }
 
+    fn session(&self) -> SessionId {
+        let forward = self.locate().and_then(|(_, slot, _)| E::family(self.table).pair(slot));
+        SessionId(forward.map_or(0, |(forward, _)| forward.origin()))
+    }
+
     #[inline]
     fn count(&self, now: Timestamp, bytes: u32) {
         let hot = self.entry.hot();
@@ -349,7 +354,7 @@ macro_rules! flow {
 
             /// The session's id.
             pub fn session(&self) -> SessionId {
-                self.0.locate().map_or(SessionId(0), |(_, _, record)| record.id())
+                self.0.session()
             }
 
             /// Whether the session's rate limit, if it has one, lets a packet of `bytes` pass; takes it from the limit

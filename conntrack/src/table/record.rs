@@ -1,4 +1,5 @@
-//! A session's cold record: what its two flows share, and what packets do not need.
+//! A session's cold record: what its two flows share, and what packets do not need. (What never changes of that is in the
+//! flows: see [`Origin`].)
 
 use super::memory::Region;
 use crate::sync::{AtomicU32, AtomicU64, Ordering::*};
@@ -8,14 +9,11 @@ use crate::{SessionId, Timestamp};
 /// No slot.
 pub(super) const NIL: u32 = u32::MAX;
 
-/// One per slot; half a cache line. Written by whoever holds the writers' lock, but for `state`, which workers write when they
+/// One per slot; twelve bytes. Written by whoever holds the writers' lock, but for `state`, which workers write when they
 /// observe a session's end.
 #[derive(Default)]
-#[repr(C, align(32))]
+#[repr(C)]
 pub(super) struct Record {
-    id: AtomicU64,
-    /// Start in milliseconds (48 bits), owner (16).
-    start: AtomicU64,
     /// See [`State`].
     state: AtomicU32,
     /// Next in the slot's list: of the wheel, of retired, or of free slots.
@@ -25,7 +23,26 @@ pub(super) struct Record {
 }
 
 #[cfg(not(feature = "shuttle"))]
-const _: () = assert!(size_of::<Record>() == 32);
+const _: () = assert!(size_of::<Record>() == 12);
+
+/// Whose a session is and since when: a word in each of its two flows, free there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub id: SessionId,
+    pub start: Timestamp,
+    pub owner: u16,
+}
+
+impl Origin {
+    /// For the forward flow: the id. For the reverse flow: the start in milliseconds (48 bits) and the owner (16).
+    pub fn words(&self) -> [u64; 2] {
+        [self.id.0, self.start.0 << 16 | u64::from(self.owner)]
+    }
+
+    pub fn from_words([id, rest]: [u64; 2]) -> Self {
+        Self { id: SessionId(id), start: Timestamp(rest >> 16), owner: rest as u16 }
+    }
+}
 
 /// What a slot is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,22 +110,8 @@ impl State {
 }
 
 impl Record {
-    pub fn open(&self, id: SessionId, start: Timestamp, owner: u16, state: State) {
-        self.id.store(id.0, Relaxed);
-        self.start.store(start.0 << 16 | u64::from(owner), Relaxed);
+    pub fn open(&self, state: State) {
         self.state.store(state.0, Relaxed);
-    }
-
-    pub fn id(&self) -> SessionId {
-        SessionId(self.id.load(Relaxed))
-    }
-
-    pub fn start(&self) -> Timestamp {
-        Timestamp(self.start.load(Relaxed) >> 16)
-    }
-
-    pub fn owner(&self) -> u16 {
-        self.start.load(Relaxed) as u16
     }
 
     pub fn state(&self) -> State {

@@ -5,7 +5,7 @@ use super::entry::Entry;
 use super::index::Search;
 use super::l2::Users;
 use super::memory::prefetch;
-use super::record::{CARRIED, COLLECTOR_V4, NIL, Phase, Record, State, V6};
+use super::record::{CARRIED, COLLECTOR_V4, NIL, Origin, Phase, Record, State, V6};
 use super::wheel::Wheel;
 use super::{Family, InsertError, SessionTable};
 use crate::Timestamp;
@@ -232,14 +232,15 @@ impl SessionTable {
         };
         let timeout = self.timeout(spec);
         let collector = self.store_extras(slot, spec, now);
-        record.open(spec.id, now, spec.owner, State::new(Phase::Live, timeout, family_flag | collector));
+        record.open(State::new(Phase::Live, timeout, family_flag | collector));
+        let origin = Origin { id: spec.id, start: now, owner: spec.owner }.words();
         let due = now.0 + u64::from(timeout.min(spec.hard_timeout.unwrap_or(timeout))) * 1000;
         // Dead until both are in the index: no reader takes hold of a session that does not come to be.
-        for ((half, l2), entry) in flows.iter().zip(l2).zip([first, second]) {
+        for (((half, l2), origin), entry) in flows.iter().zip(l2).zip(origin).zip([first, second]) {
             let mut half = *half;
             half.rewrite.l2 = l2;
             half.rewrite.flags.0 |= RewriteFlags::DEAD;
-            entry.write(&half, u64::from(timeout) * 1000, now.0 as u32);
+            entry.write(&half, origin, u64::from(timeout) * 1000, now.0 as u32);
         }
         if writer.active == 0 {
             writer.wheel.skip_to(now.0);
@@ -322,11 +323,27 @@ impl SessionTable {
     }
 
     pub(super) fn find_id(&self, id: SessionId, hash: u64) -> Option<u32> {
-        self.ids.find(hash, |slot| self.id_of(slot) == id)
+        self.ids.find(hash, |slot| {
+            // The record says which family's flows to look at: mostly these.
+            if let Some((forward, reverse)) = self.v4.pair(slot) {
+                prefetch(forward);
+                prefetch(reverse);
+            }
+            self.id_of(slot) == id
+        })
     }
 
     fn id_of(&self, slot: u32) -> SessionId {
-        self.records.get(slot as usize).map_or(SessionId(0), Record::id)
+        self.records.get(slot as usize).map_or(SessionId(0), |record| self.origin(slot, record).id)
+    }
+
+    /// Whose the session in `slot` is.
+    pub(super) fn origin(&self, slot: u32, record: &Record) -> Origin {
+        fn words<E: Entry>(family: &Family<E>, slot: u32) -> [u64; 2] {
+            family.pair(slot).map_or([0; 2], |(forward, reverse)| [forward.origin(), reverse.origin()])
+        }
+        let is_v6 = record.state().has(V6);
+        Origin::from_words(if is_v6 { words(&self.v6, slot) } else { words(&self.v4, slot) })
     }
 
     /// Retires the session in `slot` if it has ended or expired, so that its id and flows are free again.
@@ -357,7 +374,7 @@ impl SessionTable {
         } else {
             self.unlink(writer, &self.v4, slot);
         }
-        self.ids.remove(&mut writer.search, self.hasher.hash_1(record.id().0), slot);
+        self.ids.remove(&mut writer.search, self.hasher.hash_1(self.id_of(slot).0), slot);
         writer.wheel.cancel(&self.records, slot);
         record.set_phase(phase);
         writer.active -= 1;
@@ -385,7 +402,7 @@ impl SessionTable {
     fn remove_slot(&self, writer: &mut Writer, slot: u32, owner: Option<u16>, now: Timestamp) -> bool {
         let Some(record) = self.records.get(slot as usize) else { return false };
         let state = record.state();
-        let is_owned = owner.is_none_or(|owner| owner == record.owner());
+        let is_owned = owner.is_none_or(|owner| owner == self.origin(slot, record).owner);
         if state.phase() != Phase::Live || state.tcp().is_over() || !is_owned {
             return false;
         }
