@@ -76,6 +76,12 @@ struct End<A> {
 }
 
 impl<A: Copy> End<A> {
+    /// Source and destination port, as in a packet.
+    fn ports(&self) -> [u8; 4] {
+        let ([a, b], [c, d]) = (self.source_port.to_be_bytes(), self.destination_port.to_be_bytes());
+        [a, b, c, d]
+    }
+
     fn swapped(&self) -> Self {
         Self {
             source: self.destination,
@@ -118,15 +124,16 @@ fn flows<A: Address>(spec: &SessionSpec, addresses: [A; 4]) -> Result<Flows<A::K
     };
     let before = end(&spec.original, source, destination);
     let after = end(&spec.translated, new_source, new_destination);
+    let deltas = Deltas::new(spec.protocol, &before, &after);
     let forward = Half {
         key: A::key(spec.in_lif, spec.protocol, &before),
-        rewrite: rewrite(spec, &before, &after, 0),
+        rewrite: rewrite(spec, &before, &after, deltas, 0),
         l2: l2_rewrite(spec.out_lif, spec.l2.map(|l2| l2.forward)),
     };
     let (before, after) = (after.swapped(), before.swapped());
     let reverse = Half {
         key: A::key(spec.out_lif, spec.protocol, &before),
-        rewrite: rewrite(spec, &before, &after, RewriteFlags::REVERSE),
+        rewrite: rewrite(spec, &before, &after, deltas.inverse(), RewriteFlags::REVERSE),
         l2: l2_rewrite(spec.in_lif, spec.l2.map(|l2| l2.reverse)),
     };
     if forward.key == reverse.key {
@@ -135,25 +142,49 @@ fn flows<A: Address>(spec: &SessionSpec, addresses: [A; 4]) -> Result<Flows<A::K
     Ok([forward, reverse])
 }
 
+/// What a translation does to checksums.
+#[derive(Clone, Copy)]
+struct Deltas {
+    l3: ChecksumDelta,
+    l4: ChecksumDelta,
+}
+
+impl Deltas {
+    fn new<A: Address>(protocol: u8, before: &End<A>, after: &End<A>) -> Self {
+        let l3 = ChecksumDelta::replace(before.source.as_ref(), after.source.as_ref())
+            .and(ChecksumDelta::replace(before.destination.as_ref(), after.destination.as_ref()));
+        let ports = ChecksumDelta::replace(&before.ports(), &after.ports());
+        let l4 = match protocol {
+            protocol::TCP | protocol::UDP | protocol::ICMPV6 => l3.and(ports),
+            protocol::ICMP => ports,
+            _ => ChecksumDelta::default(),
+        };
+        Self { l3, l4 }
+    }
+
+    /// Of the way back.
+    fn inverse(self) -> Self {
+        Self { l3: self.l3.inverse(), l4: self.l4.inverse() }
+    }
+}
+
 fn l2_rewrite(out_lif: LifIndex, macs: Option<MacPair>) -> L2Rewrite {
     let macs = macs.map_or_else(Macs::default, |macs| Macs::new(macs.destination, macs.source));
     L2Rewrite { macs, out_lif }
 }
 
 fn outer_port<A: Address>(protocol: u8, after: &End<A>) -> u16 {
-    let ([a, b], [c, d]) = (after.source_port.to_be_bytes(), after.destination_port.to_be_bytes());
-    let ports = if matches!(protocol, protocol::TCP | protocol::UDP) { [a, b, c, d] } else { [0; 4] };
+    let ports = if matches!(protocol, protocol::TCP | protocol::UDP) { after.ports() } else { [0; 4] };
     A::outer_port(after.source, after.destination, ports, protocol)
 }
 
-fn rewrite<A: Address>(spec: &SessionSpec, before: &End<A>, after: &End<A>, direction: u16) -> Rewrite<A> {
-    let l3 = ChecksumDelta::replace(before.source.as_ref(), after.source.as_ref())
-        .and(ChecksumDelta::replace(before.destination.as_ref(), after.destination.as_ref()));
-    let ports = ChecksumDelta::replace(&before.source_port.to_be_bytes(), &after.source_port.to_be_bytes())
-        .and(ChecksumDelta::replace(
-            &before.destination_port.to_be_bytes(),
-            &after.destination_port.to_be_bytes(),
-        ));
+fn rewrite<A: Address>(
+    spec: &SessionSpec,
+    before: &End<A>,
+    after: &End<A>,
+    deltas: Deltas,
+    direction: u16,
+) -> Rewrite<A> {
     let mut flags = direction;
     if before != after {
         flags |= RewriteFlags::TRANSLATE;
@@ -175,12 +206,8 @@ fn rewrite<A: Address>(spec: &SessionSpec, before: &End<A>, after: &End<A>, dire
         destination: after.destination,
         source_port: after.source_port.to_be_bytes(),
         destination_port: after.destination_port.to_be_bytes(),
-        l3_delta: if spec.l2.is_some() { l3.and(TTL_STEP) } else { l3 },
-        l4_delta: match spec.protocol {
-            protocol::TCP | protocol::UDP | protocol::ICMPV6 => l3.and(ports),
-            protocol::ICMP => ports,
-            _ => ChecksumDelta::default(),
-        },
+        l3_delta: if spec.l2.is_some() { deltas.l3.and(TTL_STEP) } else { deltas.l3 },
+        l4_delta: deltas.l4,
         outer_port: outer_port(spec.protocol, after),
         l2: L2Index::default(),
         flags: RewriteFlags(flags),

@@ -18,6 +18,9 @@ use std::{io, mem};
 /// Places set aside before they are used again: workers forget all they have made when the generation moves on.
 const ASIDE: usize = if cfg!(feature = "shuttle") { 1 } else { 4096 };
 
+/// Bits that [`Users::recent`] goes by.
+const RECENT_BITS: u32 = 6;
+
 /// See the module.
 pub(super) struct L2Table {
     places: Region<Place>,
@@ -35,14 +38,22 @@ pub(super) struct Place {
 }
 
 /// Who uses which place; kept under the writers' lock.
-#[derive(Default)]
 pub(super) struct Users {
     /// Flows, by place; as long as the places that were ever used.
     flows: Vec<u32>,
     free: Vec<u32>,
     aside: Vec<u32>,
+    /// Places asked for lately, by a few bits of what they hold: most sessions leave as others did just before.
+    recent: [u32; 1 << RECENT_BITS],
     /// Sessions refused because all places were in use.
     pub rejected: u64,
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        let recent = [0; 1 << RECENT_BITS];
+        Self { flows: Vec::new(), free: Vec::new(), aside: Vec::new(), recent, rejected: 0 }
+    }
 }
 
 impl Users {
@@ -81,22 +92,40 @@ impl L2Table {
         hasher: &Hasher,
         rewrite: &L2Rewrite,
     ) -> Option<L2Index> {
-        let hash = hasher.hash_2(words(rewrite));
-        let found = self.index.find(hash, |place| self.get(L2Index(place)) == *rewrite);
-        let place = match found {
-            Some(place) => place,
-            None => {
-                let place = self.take(users)?;
-                if !self.index.insert(search, hash, place) {
-                    users.free.push(place);
-                    return None;
-                }
-                self.places.get(place as usize)?.store(rewrite);
-                place
-            }
-        };
+        let [macs, rest] = words(rewrite);
+        let recent = (macs ^ rest).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - RECENT_BITS);
+        let guess = *users.recent.get(recent as usize)?;
+        if let Some(flows) = users.flows.get_mut(guess as usize)
+            && *flows > 0
+            && self.get(L2Index(guess)) == *rewrite
+        {
+            *flows += 1;
+            return Some(L2Index(guess));
+        }
+        let place = self.find_or_take(users, search, hasher.hash_2([macs, rest]), rewrite)?;
+        *users.recent.get_mut(recent as usize)? = place;
         *users.flows.get_mut(place as usize)? += 1;
         Some(L2Index(place))
+    }
+
+    fn find_or_take(
+        &self,
+        users: &mut Users,
+        search: &mut Search,
+        hash: u64,
+        rewrite: &L2Rewrite,
+    ) -> Option<u32> {
+        let found = self.index.find(hash, |place| self.get(L2Index(place)) == *rewrite);
+        if found.is_some() {
+            return found;
+        }
+        let place = self.take(users)?;
+        if !self.index.insert(search, hash, place) {
+            users.free.push(place);
+            return None;
+        }
+        self.places.get(place as usize)?.store(rewrite);
+        Some(place)
     }
 
     /// One flow less at `index`, which no reader can hold any more.

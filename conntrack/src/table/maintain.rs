@@ -110,7 +110,17 @@ impl SessionTable {
 
     /// When the session in `slot` was last used, given a time less than 24 days off.
     pub(super) fn last_seen(&self, slot: u32, record: &Record, near: Timestamp) -> Timestamp {
-        let start = self.origin(slot, record).start;
+        self.last_seen_since(slot, record, self.origin(slot, record).start, near)
+    }
+
+    /// The same of a session that began at `start`.
+    pub(super) fn last_seen_since(
+        &self,
+        slot: u32,
+        record: &Record,
+        start: Timestamp,
+        near: Timestamp,
+    ) -> Timestamp {
         let last = |hot: &Hot| extend(hot.stamp.load(Relaxed), near);
         let flows = self.hot(slot, record);
         flows.map_or(start, |[forward, reverse]| last(forward).max(last(reverse)).max(start))

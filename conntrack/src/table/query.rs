@@ -5,7 +5,7 @@ use super::extras::Extras;
 use super::record::{CARRIED, Origin, Phase, Record, V6};
 use super::writer::TURN;
 use super::{Family, SessionTable};
-use crate::rewrite::{L2Rewrite, Rewrite, RewriteFlags};
+use crate::rewrite::{L2Rewrite, RewriteFlags};
 use crate::session::{
     Action, Counters, L2, MacPair, SessionId, SessionInfo, SessionSpec, SessionState, Tuple,
 };
@@ -51,7 +51,7 @@ impl SessionTable {
             self.halves(&self.v4, slot, record)?
         };
         let [forward, reverse] = flows;
-        let Origin { id, start, owner } = self.origin(slot, record);
+        let Origin { id, start, owner } = Origin::from_words([forward.origin, reverse.origin]);
         let flags = forward.flags;
         let state = record.state();
         let extras = self.extras.get(slot as usize).filter(|_| flags.any(RewriteFlags::POLICED));
@@ -79,7 +79,7 @@ impl SessionTable {
                 TcpState::Finished | TcpState::Reset => SessionState::Closing2,
             },
             start,
-            last_seen: self.last_seen(slot, record, near),
+            last_seen: self.last_seen_since(slot, record, start, near),
         })
     }
 
@@ -114,10 +114,7 @@ impl SessionTable {
             out_packets,
             out_bytes: reverse.hot().bytes.load(Relaxed),
         };
-        let flows = [forward, reverse].map(|entry| {
-            let rewrite = entry.rewrite();
-            Direction::new(rewrite, self.l2.get(rewrite.l2))
-        });
+        let flows = [forward, reverse].map(|entry| Direction::new(entry, self.l2.get(entry.l2())));
         Some((E::protocol(&forward.key()), flows, counters))
     }
 
@@ -133,8 +130,9 @@ impl SessionTable {
     }
 }
 
-/// What a rewrite says about the session, whatever the family.
+/// What a flow says about the session, whatever the family.
 struct Direction {
+    origin: u64,
     after: Tuple,
     macs: MacPair,
     out_lif: LifIndex,
@@ -142,12 +140,14 @@ struct Direction {
 }
 
 impl Direction {
-    fn new<A>(rewrite: Rewrite<A>, l2: L2Rewrite) -> Self
+    fn new<E: Entry>(entry: &E, l2: L2Rewrite) -> Self
     where
-        IpAddr: From<A>,
+        IpAddr: From<E::Address>,
     {
+        let rewrite = entry.rewrite();
         let [destination, source] = l2.macs.split();
         Self {
+            origin: entry.origin(),
             after: Tuple {
                 source: rewrite.source.into(),
                 destination: rewrite.destination.into(),

@@ -369,26 +369,28 @@ impl SessionTable {
             return;
         }
         writer.wheel.prefetch_neighbours(&self.records, slot);
-        if record.state().has(V6) {
-            self.unlink(writer, &self.v6, slot);
+        let id = if record.state().has(V6) {
+            self.unlink(writer, &self.v6, slot)
         } else {
-            self.unlink(writer, &self.v4, slot);
-        }
-        self.ids.remove(&mut writer.search, self.hasher.hash_1(self.id_of(slot).0), slot);
+            self.unlink(writer, &self.v4, slot)
+        };
+        self.ids.remove(&mut writer.search, self.hasher.hash_1(id), slot);
         writer.wheel.cancel(&self.records, slot);
         record.set_phase(phase);
         writer.active -= 1;
         writer.retire(&self.records, slot, record, self.epochs.current(), end);
     }
 
-    fn unlink<E: Entry>(&self, writer: &mut Writer, family: &Family<E>, slot: u32) {
-        let Some((first, second)) = family.pair(slot) else { return };
+    /// Takes both flows out of the index; the session's id.
+    fn unlink<E: Entry>(&self, writer: &mut Writer, family: &Family<E>, slot: u32) -> u64 {
+        let Some((first, second)) = family.pair(slot) else { return 0 };
         let hashes = [first, second].map(|entry| E::hash(&self.hasher, &entry.key()));
         hashes.iter().for_each(|&hash| family.index.buckets().prefetch(family.index.first(hash)));
         for ((entry, hash), number) in [first, second].into_iter().zip(hashes).zip([slot * 2, slot * 2 + 1]) {
             family.index.remove(&mut writer.search, hash, number);
             entry.hot().set_flags(RewriteFlags::DEAD);
         }
+        first.origin()
     }
 
     pub(super) fn remove_id(&self, id: SessionId, owner: Option<u16>, now: Timestamp) -> bool {
