@@ -323,14 +323,7 @@ impl SessionTable {
     }
 
     pub(super) fn find_id(&self, id: SessionId, hash: u64) -> Option<u32> {
-        self.ids.find(hash, |slot| {
-            // The record says which family's flows to look at: mostly these.
-            if let Some((forward, reverse)) = self.v4.pair(slot) {
-                prefetch(forward);
-                prefetch(reverse);
-            }
-            self.id_of(slot) == id
-        })
+        self.ids.find(hash, |slot| self.id_of(slot) == id)
     }
 
     fn id_of(&self, slot: u32) -> SessionId {
