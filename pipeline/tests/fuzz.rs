@@ -7,13 +7,17 @@ use bolero::generator::TypeGenerator;
 use common::*;
 use pipeline::BURST;
 
-const SESSIONS: [(u8, &str, &str, &str, &str); 5] = [
+const SESSIONS: [(u8, &str, &str, &str, &str); 7] = [
     (6, "10.1.0.5:40000", "198.51.100.10:443", "203.0.113.1:61000", "198.51.100.10:443"),
     (17, "10.1.0.5:40000", "198.51.100.10:53", "203.0.113.1:61000", "198.51.100.20:5353"),
     (1, "10.1.0.5:777", "8.8.8.8", "203.0.113.1:888", "8.8.8.8"),
     (6, "[2001:db8::5]:40000", "[2001:db8:1::1]:443", "[2001:db8:f::1]:61000", "[2001:db8:1::1]:443"),
     (58, "[2001:db8::5]:777", "2001:db8:1::1", "[2001:db8:f::1]:888", "2001:db8:1::1"),
+    (17, "10.1.0.5:40001", "198.51.100.10:53", "203.0.113.1:61001", "198.51.100.10:53"),
+    (17, "[2001:db8::5]:40001", "[2001:db8:1::1]:53", "[2001:db8:f::1]:61001", "[2001:db8:1::1]:53"),
 ];
+/// Those from here on have a rate limit and a hard timeout.
+const POLICED: u64 = 6;
 
 /// A gateway that knows sessions, must resolve some neighbours, replicates, and has a port that takes little.
 fn gateway() -> Gateway {
@@ -23,7 +27,14 @@ fn gateway() -> Gateway {
     config.trap.limits.exception = 50;
     let gateway = Gateway::with(config);
     for (id, (protocol, a, b, c, d)) in (1..).zip(SESSIONS) {
-        gateway.install(&routed(id, protocol, tuple(a, b), tuple(c, d)));
+        let session = routed(id, protocol, tuple(a, b), tuple(c, d));
+        let limit = conntrack::RateLimit { packets: 1, bytes: 100, burst_ms: 1000 };
+        gateway.install(&match id {
+            POLICED.. => {
+                conntrack::SessionSpec { limit: Some(limit), hard_timeout: Some(1 << 21), ..session }
+            }
+            _ => session,
+        });
     }
     gateway
 }
@@ -152,6 +163,7 @@ fn mutated_frames() {
         }
     });
     assert!(gateway.other("established") > 0 && gateway.other("related") > 0, "the seeds reach everything");
+    assert!(gateway.drops("rate_limited") > 0, "and more than policed sessions let pass");
 }
 
 /// Where the transport checksum of `frame()`'s packets is.
