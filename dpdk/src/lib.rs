@@ -38,6 +38,7 @@ mod mempool;
 mod mbuf;
 mod port;
 mod ring;
+mod memif;
 mod region;
 mod tsc;
 
@@ -46,6 +47,7 @@ pub use error::{Error, Reason};
 pub use lcore::{LcoreHandle, LcoreId, SocketId, ThreadRegistration, current_lcore, register_thread};
 pub use log::set_log_sink;
 pub use mbuf::{Mbuf, Segments, free_burst};
+pub use memif::{MEMIF_BURST, Memif, MemifError, MemifOptions};
 pub use mempool::{Mempool, PoolOptions};
 pub use options::EalOptions;
 pub use port::{
