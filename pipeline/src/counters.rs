@@ -97,10 +97,12 @@ pub enum Other {
     NeighborFull,
     /// Inner MACs not learned: no room.
     FdbFull,
+    /// Nanoseconds in which the worker had packets.
+    BusyNanos,
 }
 
 impl Other {
-    const COUNT: usize = 13;
+    const COUNT: usize = 14;
     const NAMES: [&str; Self::COUNT] = [
         "established",
         "related",
@@ -115,6 +117,7 @@ impl Other {
         "no_buffer",
         "neighbor_full",
         "fdb_full",
+        "worker_busy_ns",
     ];
 }
 

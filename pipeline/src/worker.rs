@@ -3,7 +3,7 @@
 use crate::adjacency::Adjacencies;
 use crate::batch::{Meta, Metas};
 use crate::classify::{self, Keys};
-use crate::counters::{Counters, empty_snapshot};
+use crate::counters::{Counters, Other, empty_snapshot};
 use crate::egress::{self, Out, Outbox};
 use crate::fdb::Fdb;
 use crate::lif::Lifs;
@@ -271,6 +271,14 @@ impl<P: Packet> Worker<P> {
         probe.passed("solicit");
         out.flush(cx);
         probe.passed("flush");
+    }
+
+    /// Counts time in which this worker had packets: nanoseconds from poll to poll.
+    #[inline]
+    pub fn count_busy(&self, nanos: u64) {
+        if let Some(counters) = self.shared.workers.get(self.index) {
+            counters.other(Other::BusyNanos, nanos);
+        }
     }
 
     /// What is due by time (ARP and ND of the gateway's own, ageing): bounded work, to be called every millisecond or so,

@@ -25,9 +25,14 @@ pub(super) fn poll(
 ) {
     let mut mbufs = ArrayVec::<Mbuf, BURST>::new();
     let mut packets = Burst::<Frame>::new();
-    let (mut due, mut vain) = (0, 0_u32);
+    let (mut due, mut vain) = (0, 1_u32);
+    let mut last = 0;
     loop {
         let now = clock.now_nanos();
+        if vain == 0 {
+            worker.count_busy(now - last);
+        }
+        last = now;
         let mut busy = false;
         for (port, queue) in &mut rx {
             if queue.rx_burst(&mut mbufs) > 0 {
