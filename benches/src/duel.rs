@@ -1,5 +1,6 @@
 //! Several devices measured in turn by one generator, under one condition: cores near, and nobody had to wait for one.
 
+use crate::report::median;
 use crate::{Stand, cores};
 use anyhow::{Context, Result, ensure};
 use benches::devices::{Process, memif_client};
@@ -25,10 +26,10 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Connects to a device that listens on a memif, and sends on as many queues.
+    /// Connects to a device that listens on a memif, and sends on so many queues.
     pub fn connect(stand: &Stand, socket: &str, rx_queues: u16) -> Result<Self> {
-        let device = memif_client(number(), socket);
-        Self::open(stand, &[&device], rx_queues)
+        let memif = memif_client(socket, rx_queues, 0)?;
+        Ok(Self { generator: Generator::new(&stand.eal, memif), _ports: Vec::new() })
     }
 
     /// Opens devices: frames go out by the first, and come back by the last.
@@ -48,7 +49,7 @@ impl Bench {
         }
         let tx = all_tx.into_iter().next().context("no transmit queue")?;
         let rx = all_rx.pop().context("no receive queue")?;
-        Ok(Self { generator: Generator::new(&stand.eal, pool, Ports { tx, rx }), _ports: ports })
+        Ok(Self { generator: Generator::new(&stand.eal, Ports::new(tx, rx, pool)), _ports: ports })
     }
 }
 
@@ -77,7 +78,12 @@ pub struct Contender {
     pub bench: Bench,
     /// What it gets.
     pub traffic: Traffic,
+    /// What it says of its own work.
+    pub meter: Option<Meter>,
 }
+
+/// Cycles that a device has spent on packets, and how many packets those were.
+pub type Meter = Box<dyn Fn() -> Result<(f64, f64)>>;
 
 /// A run and its circumstances.
 pub struct Run {
@@ -85,6 +91,8 @@ pub struct Run {
     pub outcome: Outcome,
     /// Near cores before and after, nobody held up.
     pub fair: bool,
+    /// Cycles per packet that the device spent, by its own account; idle polls do not count.
+    pub cycles: Option<f64>,
 }
 
 impl Contender {
@@ -94,7 +102,14 @@ impl Contender {
         cores::pin(0)?;
         let waited = self.waited();
         let start = Instant::now();
-        let outcome = self.awake(|bench, traffic| bench.generator.run(traffic, trial))?;
+        let (outcome, cycles) = self.awake(|bench, traffic, meter| {
+            let work = || meter.map(|meter| meter()).transpose();
+            let before = work()?;
+            let outcome = bench.generator.run(traffic, trial)?;
+            let cycles =
+                before.zip(work()?).map(|(before, after)| (after.0 - before.0) / (after.1 - before.1));
+            Ok((outcome, cycles))
+        })?;
         let elapsed = start.elapsed();
         let waited_after = self.waited();
         let after = cores::round_trip_ns(0, 1);
@@ -104,12 +119,12 @@ impl Contender {
         let near = [before, after].iter().flatten().all(|ns| *ns <= cores::NEAR_NS);
         let waited = waited_after.saturating_sub(waited).as_secs_f64() / elapsed.as_secs_f64();
         let held_up = waited > HELD_UP || outcome.stalled_seconds > HELD_UP * outcome.seconds;
-        Ok(Run { outcome, fair: near && !held_up })
+        Ok(Run { outcome, fair: near && !held_up, cycles })
     }
 
     /// First packets of all flows, with this device alone awake.
     pub fn fill(&mut self, rate: f64) -> Result<Outcome> {
-        self.awake(|bench, traffic| bench.generator.fill(traffic, rate, 5))
+        self.awake(|bench, traffic, _| bench.generator.fill(traffic, rate, 5))
     }
 
     /// Time that the device's busiest thread has waited for a core.
@@ -117,11 +132,14 @@ impl Contender {
         self.process.as_ref().map_or(Duration::ZERO, |process| process.scheduled().1)
     }
 
-    fn awake<T>(&mut self, work: impl FnOnce(&mut Bench, &mut Traffic) -> Result<T>) -> Result<T> {
+    fn awake<T>(
+        &mut self,
+        work: impl FnOnce(&mut Bench, &mut Traffic, Option<&Meter>) -> Result<T>,
+    ) -> Result<T> {
         if let Some(process) = &self.process {
             process.resume()?;
         }
-        let done = work(&mut self.bench, &mut self.traffic);
+        let done = work(&mut self.bench, &mut self.traffic, self.meter.as_ref());
         if let Some(process) = &self.process {
             process.pause()?;
         }
@@ -130,44 +148,55 @@ impl Contender {
 }
 
 /// All contenders in turn, `runs` times; unfair rounds are repeated, as long as there is patience for it. By contender, the
-/// outcomes; and how many rounds were unfair after all.
+/// runs; and how many rounds were unfair after all.
 pub fn rounds(
     contenders: &mut [&mut Contender],
     trial: &Trial,
     runs: usize,
-) -> Result<(Vec<Vec<Outcome>>, usize)> {
-    let mut kept: Vec<Vec<Outcome>> = contenders.iter().map(|_| Vec::new()).collect();
-    let mut unfair: Vec<Vec<Outcome>> = Vec::new();
+) -> Result<(Vec<Vec<Run>>, usize)> {
+    let mut kept: Vec<Vec<Run>> = contenders.iter().map(|_| Vec::new()).collect();
+    let mut unfair: Vec<Vec<Run>> = Vec::new();
     for _ in 0..3 * runs {
         let round =
             contenders.iter_mut().map(|contender| contender.trial(trial)).collect::<Result<Vec<_>>>()?;
         let fair = round.iter().all(|run| run.fair);
-        let outcomes: Vec<_> = round.into_iter().map(|run| run.outcome).collect();
         if fair {
-            kept.iter_mut().zip(outcomes).for_each(|(kept, outcome)| kept.push(outcome));
+            kept.iter_mut().zip(round).for_each(|(kept, run)| kept.push(run));
         } else {
-            unfair.push(outcomes);
+            unfair.push(round);
         }
         if kept.first().is_none_or(|kept| kept.len() >= runs) {
             break;
         }
     }
     let missing = runs.saturating_sub(kept.first().map_or(0, Vec::len)).min(unfair.len());
-    for outcomes in unfair.into_iter().take(missing) {
-        kept.iter_mut().zip(outcomes).for_each(|(kept, outcome)| kept.push(outcome));
+    for round in unfair.into_iter().take(missing) {
+        kept.iter_mut().zip(round).for_each(|(kept, run)| kept.push(run));
     }
     Ok((kept, missing))
 }
 
-/// As fast as packets come back, for a second after a quarter's warm-up.
+/// As fast as packets come back. Shorter than the 0.95 of each second that Linux leaves to threads with a real-time priority, so
+/// that such a bench is not throttled in the middle of it.
 pub fn flat_out() -> Trial {
-    let warm_up = Duration::from_millis(250);
-    Trial { warm_up, ..Trial::new(Load::Window(WINDOW), Duration::from_millis(1250)) }
+    let warm_up = Duration::from_millis(150);
+    Trial { warm_up, ..Trial::new(Load::Window(WINDOW), Duration::from_millis(750)) }
 }
 
 /// Millions of packets that came back, per second.
-pub fn mpps(outcomes: &[Outcome]) -> Vec<f64> {
-    outcomes.iter().map(|outcome| outcome.rx_pps / 1e6).collect()
+pub fn mpps(runs: &[Run]) -> Vec<f64> {
+    runs.iter().map(|run| run.outcome.rx_pps / 1e6).collect()
+}
+
+/// Cycles per packet by the device's own account; empty if it gives none.
+pub fn cycles(runs: &[Run]) -> Vec<f64> {
+    runs.iter().filter_map(|run| run.cycles).collect()
+}
+
+/// How busy the generator was in the median run, for conditions.
+pub fn generator_busy(runs: &[Run]) -> String {
+    let shares: Vec<_> = runs.iter().map(|run| 100.0 * run.outcome.generator_busy).collect();
+    format!("{:.0} %", median(&shares))
 }
 
 /// Ratio of two contenders, round by round.

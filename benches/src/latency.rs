@@ -1,6 +1,6 @@
 //! Latency under load, beside testpmd's: at shares of the gateway's own no-drop rate, the same packets a second for both.
 
-use crate::duel::{Contender, rounds};
+use crate::duel::{Contender, Run, rounds};
 use crate::memif::{back, gateway, profile, testpmd};
 use crate::{Stand, report};
 use anyhow::Result;
@@ -9,7 +9,7 @@ use benches::devices::testpmd::Mode;
 use benches::pktgen::generator::Traffic;
 use benches::pktgen::search::Measured;
 use benches::pktgen::trial::Latency;
-use benches::pktgen::{Bounds, Goal, Load, Outcome, Search, Trial};
+use benches::pktgen::{Bounds, Goal, Load, Search, Trial};
 use std::time::Duration;
 
 const SESSIONS: u32 = 65_536;
@@ -35,27 +35,26 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     };
     for load in LOADS {
         let rate = base * f64::from(load) / 100.0;
-        let trial = Trial::new(Load::Rate(rate), Duration::from_secs(1));
-        let (outcomes, unfair) = rounds(&mut [&mut theirs, &mut ours], &trial, stand.runs)?;
+        let trial = Trial::new(Load::Rate(rate), Duration::from_millis(750));
+        let (runs, unfair) = rounds(&mut [&mut theirs, &mut ours], &trial, stand.runs)?;
         let conditions = format!(
             "{load} % of {name}: {:.3} Mpps, {SESSIONS} sessions, 64 B, from burst made to burst arrived, \
              {unfair} runs with far or shared cores",
             rate / 1e6
         );
-        record(&mut stand.report, load, &outcomes, &conditions);
+        record(&mut stand.report, load, &runs, &conditions);
     }
     Ok(())
 }
 
 type Quantile = fn(&Latency) -> f64;
 
-fn record(report: &mut report::Report, load: u32, outcomes: &[Vec<Outcome>], conditions: &str) {
+fn record(report: &mut report::Report, load: u32, runs: &[Vec<Run>], conditions: &str) {
     let quantiles: [(&str, Quantile); 3] =
         [("p50", |latency| latency.p50), ("p99", |latency| latency.p99), ("p99_9", |latency| latency.p99_9)];
     for (name, quantile) in quantiles {
-        let micros = |who: usize| {
-            outcomes[who].iter().map(|outcome| quantile(&outcome.latency_us)).collect::<Vec<_>>()
-        };
+        let micros =
+            |who: usize| runs[who].iter().map(|run| quantile(&run.outcome.latency_us)).collect::<Vec<_>>();
         let (theirs, ours) = (micros(0), micros(1));
         let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
         report.add(format!("latency.{name}_ratio_to_testpmd.{load}"), "ratio", ratios, conditions);

@@ -1,7 +1,7 @@
 //! What one would use instead, beside the gateway: Open vSwitch with DPDK, and Linux with nftables.
 
 use crate::Stand;
-use crate::duel::{Bench, Contender, flat_out, mpps, number, ratios, rounds};
+use crate::duel::{Bench, Contender, flat_out, generator_busy, mpps, number, ratios, rounds};
 use crate::memif::{SIZES, gateway, profile};
 use anyhow::{Context, Result, ensure};
 use benches::devices::Scratch;
@@ -44,16 +44,18 @@ fn open_vswitch(
     let bench = Bench::connect(stand, &switch.socket, 2)?;
     let traffic = Traffic::new(&stand.eal, &profile)?;
     let process = Some(switch.process.clone());
-    let mut theirs = Contender { name: "Open vSwitch", process, bench, traffic };
+    let mut theirs = Contender { name: "Open vSwitch", process, bench, traffic, meter: None };
     let filled = theirs.fill(FILL)?;
     ensure!(filled.loss_ratio() <= MISSING, "its connections do not fill up:\n{}", filled.table());
-    let (outcomes, unfair) = rounds(&mut [&mut theirs, ours], &flat_out(), stand.runs)?;
+    let (runs, unfair) = rounds(&mut [&mut theirs, ours], &flat_out(), stand.runs)?;
     let conditions = format!(
         "{sessions} sessions, 64 B, ours VLAN to VXLAN, theirs ct(commit,nat) VLAN to VLAN (no tunnel), \
-         openvswitch-switch-dpdk {}, same memif, one worker, in turn, {unfair} runs with far or shared cores",
-        ovs::version().unwrap_or_default()
+         openvswitch-switch-dpdk {}, same memif, one worker, in turn, {unfair} runs with far or shared cores; \
+         generator busy {} with ours",
+        ovs::version().unwrap_or_default(),
+        generator_busy(&runs[1])
     );
-    let [theirs, ours] = [0, 1].map(|position: usize| mpps(&outcomes[position]));
+    let [theirs, ours] = [0, 1].map(|position: usize| mpps(&runs[position]));
     stand.report.add(
         format!("peer.ovs_dpdk.ratio.{name}"),
         "ratio",
@@ -70,18 +72,18 @@ fn nft(stand: &mut Stand, ours: &mut Contender, sessions: u32) -> Result<()> {
     let device = |interface: &str| format!("net_af_packet{},iface={interface},qdisc_bypass=1", number());
     let bench = Bench::open(stand, &[&device(nftables::INSIDE), &device(nftables::OUTSIDE)], 1)?;
     let traffic = Traffic::new(&stand.eal, &profile)?;
-    let mut theirs = Contender { name: "nftables", process: None, bench, traffic };
+    let mut theirs = Contender { name: "nftables", process: None, bench, traffic, meter: None };
     let filled = theirs.fill(FILL)?;
     ensure!(filled.loss_ratio() <= MISSING, "its connections do not fill up:\n{}", filled.table());
     let connections = kernel.connections()?;
     ensure!(connections >= u64::from(sessions) * 99 / 100, "only {connections} connections are tracked");
-    let (outcomes, unfair) = rounds(&mut [&mut theirs, ours], &flat_out(), stand.runs)?;
+    let (runs, unfair) = rounds(&mut [&mut theirs, ours], &flat_out(), stand.runs)?;
     let conditions = format!(
         "{sessions} sessions, 64 B, ours VLAN to VXLAN over memif, theirs untagged between veth pairs over af_packet, \
          its softirq on the worker's core, {}, in turn, {unfair} runs with far or shared cores",
         nftables::version().unwrap_or_default()
     );
-    let [theirs, ours] = [0, 1].map(|position: usize| mpps(&outcomes[position]));
+    let [theirs, ours] = [0, 1].map(|position: usize| mpps(&runs[position]));
     stand.report.add("peer.nftables.ratio.64k", "ratio", ratios(&ours, &theirs), conditions.clone());
     stand.report.add("peer.nftables.mpps.64k", "Mpps", theirs, conditions);
     Ok(())

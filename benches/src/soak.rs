@@ -75,6 +75,23 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     let report = &mut stand.report;
     report.add("soak.longest_pause_us", "us", micros(polled.gaps.max()), conditions.clone());
     report.add("soak.quiet_longest_pause_us", "us", micros(quiet.gaps.max()), alone.clone());
+    report.add("soak.longest_pause_own_us", "us", micros(polled.own.max()), format!(
+        "{conditions}; only pauses in which the worker kept its core: {} of {} longer than {} us, {} of those with page faults",
+        polled.kept, polled.kept + polled.preempted, SUSPICIOUS / 1000, polled.faulted
+    ));
+    report.add(
+        "soak.preempted_per_second",
+        "1/s",
+        vec![polled.preempted as f64 / seconds],
+        conditions.clone(),
+    );
+    report.add("soak.quiet_longest_pause_own_us", "us", micros(quiet.own.max()), alone.clone());
+    report.add(
+        "soak.quiet_preempted_per_second",
+        "1/s",
+        vec![quiet.preempted as f64 / QUIET.as_secs_f64()],
+        alone.clone(),
+    );
     let rare = |polled: &Polled| micros(polled.gaps.value_at_quantile(0.999_999));
     report.add("soak.pause_p99_9999_us", "us", rare(&polled), conditions.clone());
     report.add("soak.quiet_pause_p99_9999_us", "us", rare(&quiet), alone);
@@ -136,8 +153,36 @@ fn keep_house(table: &SessionTable, pipeline: &Pipeline, origin: u64, hz: u64) -
 
 struct Polled {
     packets: u64,
-    /// Nanoseconds from poll to poll.
+    /// Nanoseconds from poll to poll, without those in which the thread waited for its core.
     gaps: Histogram<u64>,
+    /// Nanoseconds from poll to poll, only of those in which the thread kept its core.
+    own: Histogram<u64>,
+    /// Suspicious gaps in which it did,
+    kept: u64,
+    /// of those with page faults,
+    faulted: u64,
+    /// and suspicious gaps in which it lost its core to another thread.
+    preempted: u64,
+}
+
+impl Polled {
+    fn new() -> Result<Self> {
+        let histogram = || Histogram::new_with_bounds(1, 60_000_000_000, 3);
+        Ok(Self { packets: 0, gaps: histogram()?, own: histogram()?, kept: 0, faulted: 0, preempted: 0 })
+    }
+
+    /// A gap that was looked into.
+    #[cold]
+    fn look_into(&mut self, gap: u64, before: &Disturbed, after: &Disturbed) {
+        self.gaps.saturating_record(gap.saturating_sub(after.waited - before.waited));
+        if after.switches == before.switches {
+            self.own.saturating_record(gap);
+            self.kept += 1;
+            self.faulted += u64::from(after.faults != before.faults);
+        } else {
+            self.preempted += 1;
+        }
+    }
 }
 
 fn poll(
@@ -155,8 +200,8 @@ fn poll(
     };
     burst.push(to_frame(&traffic::hello())?);
     worker.process(traffic::UPLINK, &mut burst, 0, &mut io);
-    let mut polled = Polled { packets: 0, gaps: Histogram::new_with_bounds(1, 60_000_000_000, 3)? };
-    let (mut next, mut waited, mut last) = (0, waited(), dpdk::tsc());
+    let mut polled = Polled::new()?;
+    let (mut next, mut disturbed, mut last) = (0, Disturbed::now(), dpdk::tsc());
     while !stop.load(Ordering::Relaxed) {
         while !burst.is_full() {
             burst.push(to_frame(&frames[next])?);
@@ -166,22 +211,45 @@ fn poll(
         worker.process(traffic::UPLINK, &mut burst, now, &mut io);
         polled.packets += BURST as u64;
         let end = dpdk::tsc();
-        let mut gap = crate::hotpath::nanos(end - last, hz);
+        let gap = crate::hotpath::nanos(end - last, hz);
         last = end;
         if gap > SUSPICIOUS {
-            let before = std::mem::replace(&mut waited, self::waited());
-            gap = gap.saturating_sub(waited - before);
+            let before = std::mem::replace(&mut disturbed, Disturbed::now());
+            polled.look_into(gap, &before, &disturbed);
             last = dpdk::tsc();
+        } else {
+            polled.gaps.saturating_record(gap);
+            polled.own.saturating_record(gap);
         }
-        polled.gaps.saturating_record(gap);
     }
     Ok(polled)
 }
 
-/// Nanoseconds that this thread could have run and had no core.
-fn waited() -> u64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    text.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+/// What the system has done to this thread so far.
+struct Disturbed {
+    /// Nanoseconds that it could have run and had no core.
+    waited: u64,
+    /// Times that it was taken off its core.
+    switches: u64,
+    /// Page faults.
+    faults: u64,
+}
+
+impl Disturbed {
+    fn now() -> Self {
+        let read =
+            |file: &str| std::fs::read_to_string(format!("/proc/thread-self/{file}")).unwrap_or_default();
+        let number = |text: Option<&str>| text.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let (status, stat) = (read("status"), read("stat"));
+        let switches = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
+        // proc_pid_stat(5): minflt is field 10; the name, which may hold spaces, is field 2.
+        let faults = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(7));
+        Self {
+            waited: number(read("schedstat").split_whitespace().nth(1)),
+            switches: number(switches),
+            faults: number(faults),
+        }
+    }
 }
 
 /// A port that takes everything.

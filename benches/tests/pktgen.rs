@@ -171,13 +171,13 @@ impl Bench {
         let mut port = Port::from_rings(&self.eal, &name, vec![from_device], vec![to_device]).unwrap();
         port.configure(&PortOptions::default(), &self.pool).unwrap();
         let (rx, mut tx) = port.start().unwrap();
-        let ports = Ports { tx: tx.pop().unwrap(), rx };
+        let ports = Ports::new(tx.pop().unwrap(), rx, self.pool.clone());
         let out = Sink { pool: self.pool.clone(), out: to_us, fault, count: 0, held: None };
         let device = Device { worker: worker(profile), input: from_us, out };
         let stop = Arc::new(AtomicBool::new(false));
         let thread = run(device, stop.clone());
         let mut traffic = Traffic::new(&self.eal, profile).unwrap();
-        let mut generator = Generator::new(&self.eal, self.pool.clone(), ports);
+        let mut generator = Generator::new(&self.eal, ports);
         let trial = Trial {
             packets: Some(PACKETS),
             drain: Duration::from_secs(2),

@@ -114,6 +114,14 @@ impl Gateway {
         })
     }
 
+    /// Nanoseconds in which its worker had packets, and how many arrived on the uplink.
+    pub fn work(&self) -> Result<(u64, u64)> {
+        let stats = self.stats()?;
+        let busy = stats.other.iter().find(|counter| counter.name == "worker_busy_ns");
+        let busy = busy.context("the gateway does not count worker_busy_ns")?.value;
+        Ok((busy, stats.ports.first().context("no uplink")?.rx_packets))
+    }
+
     /// Its counters.
     pub fn stats(&self) -> Result<v1::Stats> {
         self.runtime.block_on(async {

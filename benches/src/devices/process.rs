@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -64,6 +65,13 @@ impl Process {
             ensure!(start.elapsed() < limit, "{} is not ready after {limit:?}:\n{log}", self.name);
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Writes a line to its standard input.
+    pub fn tell(&self, line: &str) -> Result<()> {
+        let input = self.child.stdin.as_ref().context("its standard input is closed")?;
+        let mut input: &std::process::ChildStdin = input;
+        writeln!(input, "{line}").with_context(|| format!("telling {} to {line}", self.name))
     }
 
     /// What it has written.

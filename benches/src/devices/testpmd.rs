@@ -2,10 +2,10 @@
 
 use super::process::{Process, Scratch, output};
 use super::{WORKER_CORE, memif_server};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::process::Command;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How it forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,9 @@ impl Testpmd {
             Mode::Macswap => "macswap",
         };
         let socket = format!("benches-testpmd-{name}-{}", std::process::id());
-        let mut command = Command::new("dpdk-testpmd");
+        // It buffers what it writes to a file.
+        let mut command = Command::new("stdbuf");
+        command.args(["-oL", "dpdk-testpmd"]);
         command.arg(format!("--lcores=0@0,1@{WORKER_CORE}")).args(["-m", "64", "--no-pci", "--no-telemetry"]);
         command.args(if hugepages {
             &["--in-memory", "--iova-mode=va"][..]
@@ -48,10 +50,52 @@ impl Testpmd {
         command.arg(format!("--vdev={}", memif_server(0, &socket))).arg("--");
         command.args(["--auto-start", "--nb-cores=1", "--total-num-mbufs=8192", "--burst=32"]);
         command.args([&format!("--forward-mode={name}"), "--port-topology=loop", "--no-lsc-interrupt"]);
-        // Keeps it from reading commands.
-        command.arg("--stats-period=3600");
+        // Commands come by its standard input; cycles are those of polls that had packets.
+        command.args(["-i", "--record-core-cycles"]);
         let mut process = Process::start(command, scratch, name)?;
         process.wait_until(Duration::from_secs(30), |log| log.contains("packet forwarding - ports=1"))?;
         Ok(Self { process: Rc::new(process), socket })
+    }
+}
+
+/// Cycles that a testpmd has spent on packets, and how many packets: what it answers to `show fwd stats all`.
+pub fn work(process: &Process) -> Result<(u64, u64)> {
+    let before = process.log().matches(CYCLES).count();
+    process.tell("show fwd stats all")?;
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        let log = process.log();
+        if log.matches(CYCLES).count() > before {
+            return last_work(&log).context("testpmd's statistics are not as expected");
+        }
+        // Nothing is said of cycles before the first packet.
+        if before == 0 && log.matches("Accumulated forward statistics").count() > 0 {
+            return Ok((0, 0));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    anyhow::bail!("testpmd does not answer:\n{}", process.log())
+}
+
+const CYCLES: &str = "(total cycles=";
+
+/// From "CPU cycles/packet=99.5 (total cycles=199 / total RX packets=2) at 2300 MHz Clock".
+fn last_work(log: &str) -> Option<(u64, u64)> {
+    let (cycles, rest) = log.rsplit_once(CYCLES)?.1.split_once(" / total RX packets=")?;
+    Some((cycles.parse().ok()?, rest.split_once(')')?.0.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn cycles_and_packets_are_read_from_the_last_answer() {
+        let line = |cycles, packets| {
+            format!(
+                "  CPU cycles/packet=1.50 (total cycles={cycles} / total RX packets={packets}) at 2300 MHz Clock\n"
+            )
+        };
+        let log = line(1, 2) + &line(30, 20) + "testpmd> ";
+        assert_eq!(super::last_work(&log), Some((30, 20)));
+        assert_eq!(super::last_work("testpmd> "), None);
     }
 }

@@ -7,15 +7,10 @@ use super::mould::Mould;
 use super::profile::{Direction, Expect, Profile, Protocol};
 use super::templates::{Stamp, sides};
 use super::{Tuple, trial::Counts};
-use arrayvec::ArrayVec;
 use hdrhistogram::Histogram;
 
-/// Packets looked at together.
-pub const BURST: usize = 256;
-
-/// What is known of a flow: half a cache line.
+/// What is known of a flow. Flows are numbered as they are sent, so that packets in order find theirs side by side.
 #[derive(Clone, Copy, Default)]
-#[repr(align(32))]
 struct Flow {
     /// As the frame has them; 0 is not known yet.
     addresses: u64,
@@ -26,8 +21,6 @@ struct Flow {
 /// One way's frames as they come back.
 struct Way {
     shape: Shape,
-    /// Ports in the frame, or identifier and sequence number of ICMP.
-    ports: usize,
     /// By length.
     moulds: Vec<(usize, Mould)>,
 }
@@ -63,7 +56,7 @@ impl Checker {
                 if !learn {
                     let content = reply(profile, *direction, session);
                     let frame = build(&reply_encapsulation(profile, *direction), &content);
-                    (flow.addresses, flow.ports) = way.tuple(&frame);
+                    (flow.addresses, flow.ports) = way.shape.tuple(&frame);
                 }
                 flows.push(flow);
             }
@@ -101,22 +94,14 @@ impl Checker {
 
     /// Takes a burst that arrived at `now`.
     #[inline]
-    pub fn burst<'b>(&mut self, now: u64, frames: impl Iterator<Item = &'b [u8]> + Clone) {
-        // Headers and stamps first, then all flows' states, then the rest: so the states' cache misses overlap.
-        let mut found: ArrayVec<Option<(Stamp, u8)>, BURST> = ArrayVec::new();
-        found.extend(frames.clone().map(|frame| self.identify(frame)));
-        let mut known: ArrayVec<(u64, u32), BURST> = ArrayVec::new();
-        known.extend(found.iter().map(|found| {
-            let flow = found.and_then(|(stamp, _)| self.flows.get(stamp.flow as usize));
-            flow.map_or((0, 0), |flow| (flow.addresses, flow.ports))
-        }));
+    pub fn burst(&mut self, now: u64, frames: &[&[u8]]) {
         let (mut time, mut run) = (0, 0);
-        for ((found, known), frame) in found.iter().zip(&known).zip(frames) {
-            let Some((stamp, way)) = *found else {
+        for frame in frames {
+            let Some((stamp, way)) = self.identify(frame) else {
                 self.wrong_header(frame);
                 continue;
             };
-            if !self.check(stamp, usize::from(way), *known, frame) {
+            if !self.check(stamp, way, frame) {
                 continue;
             }
             if stamp.time != time {
@@ -137,8 +122,8 @@ impl Checker {
 
     /// The stamp and way of a frame whose headers are as they should be.
     #[inline]
-    fn identify(&self, frame: &[u8]) -> Option<(Stamp, u8)> {
-        for (number, way) in (0..).zip(&self.ways) {
+    fn identify(&self, frame: &[u8]) -> Option<(Stamp, usize)> {
+        for (number, way) in self.ways.iter().enumerate() {
             let mould = way.moulds.iter().find(|(len, _)| *len == frame.len());
             if mould.is_some_and(|(_, mould)| mould.matches(frame)) {
                 return Some((Stamp::read(frame.get(way.shape.payload..)?)?, number));
@@ -149,7 +134,7 @@ impl Checker {
 
     /// Checks tuple and checksums of a frame and counts it; false if it does not count as received.
     #[inline]
-    fn check(&mut self, stamp: Stamp, number: usize, known: (u64, u32), frame: &[u8]) -> bool {
+    fn check(&mut self, stamp: Stamp, number: usize, frame: &[u8]) -> bool {
         if stamp.trial != self.trial {
             self.counts.stale += 1;
             return false;
@@ -160,15 +145,14 @@ impl Checker {
             self.counts.wrong("flow", frame);
             return false;
         };
-        let tuple = way.tuple(frame);
-        if tuple != known {
+        let tuple = way.shape.tuple(frame);
+        if tuple != (flow.addresses, flow.ports) {
             let new = self.learn && (flow.addresses, flow.ports) == (0, 0);
-            if new {
-                (flow.addresses, flow.ports) = tuple;
-            } else if (flow.addresses, flow.ports) != tuple {
+            if !new {
                 self.counts.wrong("tuple", frame);
                 return false;
             }
+            (flow.addresses, flow.ports) = tuple;
         }
         if !way.checksums(frame, self.protocol) {
             self.counts.wrong("checksum", frame);
@@ -204,13 +188,12 @@ impl Way {
     fn new(profile: &Profile, direction: Direction) -> Self {
         let encapsulation = reply_encapsulation(profile, direction);
         let shape = encapsulation.shape(profile.protocol);
-        let ports = if profile.protocol == Protocol::Icmp { shape.l4 + 4 } else { shape.l4 };
         let nobody = Session { original: Tuple::default(), translated: Tuple::default() };
         let mut free = vec![
             // Identification and checksum, addresses.
             shape.ip + 4..shape.ip + 6,
             shape.ip + 10..shape.ip + 20,
-            ports..ports + 4,
+            shape.ports..shape.ports + 4,
             shape.checksum..shape.checksum + 2,
         ];
         if let Some(outer) = shape.outer {
@@ -226,16 +209,7 @@ impl Way {
                 moulds.push((frame.len(), Mould::new(&frame[..shape.payload], &free)));
             }
         }
-        Self { shape, ports, moulds }
-    }
-
-    /// Addresses and ports as they are in a frame long enough.
-    #[inline]
-    fn tuple(&self, frame: &[u8]) -> (u64, u32) {
-        let addresses =
-            frame[self.shape.ip + 12..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-        let ports = frame[self.ports..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
-        (addresses, ports)
+        Self { shape, moulds }
     }
 
     /// Whether all of a frame's checksums are right.

@@ -1,13 +1,14 @@
 //! The command line.
 
-use super::generator::{Generator, Ports, Traffic};
+use super::generator::{Generator, Traffic};
+use super::link::{Link, Ports};
 use super::profile::Profile;
 use super::search::{Bounds, Goal, Measured, Search};
 use super::trial::{Load, Outcome, Trial};
 use super::{flows, sessions};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser, Subcommand};
-use dpdk::{Eal, EalOptions, Mempool, PoolOptions, Port, PortOptions};
+use dpdk::{Eal, EalOptions, Memif, MemifOptions, Mempool, PoolOptions, Port, PortOptions};
 use serde::Serialize;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
@@ -85,7 +86,8 @@ struct Common {
     /// Sessions to use instead of the profile's: lines of JSON, as the gateway has them
     #[arg(long, value_name = "FILE")]
     sessions: Option<PathBuf>,
-    /// Where to send: a PCI address, or a virtual device such as net_memif0,role=client,socket=/run/x.sock,zero-copy=yes
+    /// Where to send: a PCI address, a virtual device such as net_af_packet0,iface=eth0, or memif,socket=/run/x.sock: the
+    /// generator's own client of a memif, without a driver that copies
     #[arg(long, value_name = "DEVICE")]
     port: String,
     /// Where frames come back [default: the same port]
@@ -147,8 +149,8 @@ pub fn main() -> Result<()> {
         Command::Sessions { profile, timeout } => {
             let profile = Profile::load(&profile)?;
             let mut out = BufWriter::new(std::io::stdout().lock());
-            sessions::write(&mut out, &profile, &flows::sessions(&profile)?, timeout)?;
-            Ok(out.flush()?)
+            let written = sessions::write(&mut out, &profile, &flows::sessions(&profile)?, timeout);
+            unless_closed(written.and_then(|()| Ok(out.flush()?)))
         }
         Command::Run { common, rate, window, seconds, warm_up } => {
             let load = match rate {
@@ -178,6 +180,17 @@ pub fn main() -> Result<()> {
             })
         }
     }
+}
+
+/// Whoever reads may stop reading: `pktgen sessions … | head` is no failure.
+fn unless_closed(written: Result<()>) -> Result<()> {
+    let closed = |error: &anyhow::Error| {
+        let kind = |error: &serde_json::Error| error.io_error_kind();
+        let kind =
+            error.downcast_ref().map(std::io::Error::kind).or_else(|| error.downcast_ref().and_then(kind));
+        kind == Some(std::io::ErrorKind::BrokenPipe)
+    };
+    written.or_else(|error| if closed(&error) { Ok(()) } else { Err(error) })
 }
 
 fn duration(seconds: f64) -> Result<Duration> {
@@ -225,35 +238,13 @@ impl Common {
         let longest = profile.frame.turns().iter().max().copied().unwrap_or_default();
         // Tags and tunnel, both ways; and never less than what ports without a mind for it want.
         let room = (longest + 128).max(2048);
-        let pool = Mempool::new(
-            &eal,
-            &PoolOptions {
-                name: "pktgen",
-                count: 8191,
-                cache: 512,
-                data_room: room,
-                ..PoolOptions::default()
-            },
-        )?;
-        let mtu = (longest > 1518).then_some(longest - 18);
-        let open = |device: &str| -> Result<_> {
-            let mut port = Port::open(&eal, device)?;
-            port.configure(&PortOptions { mtu, ..PortOptions::default() }, &pool)?;
-            let (rx, mut tx) = port.start()?;
-            Ok((port, rx, tx.pop().context("no transmit queue")?))
-        };
-        let (port, rx, tx) = open(&self.port)?;
-        wait_for_link(&port)?;
-        let second = self.rx_port.as_deref().map(open).transpose()?;
-        let (_rx_port, rx, _idle) = match second {
-            Some((port, second_rx, idle)) => {
-                wait_for_link(&port)?;
-                (Some(port), second_rx, Some((rx, idle)))
-            }
-            None => (None, rx, None),
+        let mut _ports = Vec::new();
+        let link: Link = match self.port.strip_prefix("memif,") {
+            Some(arguments) => memif(arguments, room)?.into(),
+            None => self.open_ports(&eal, longest, room, &mut _ports)?.into(),
         };
         let traffic = Traffic::with_sessions(&eal, &profile, sessions);
-        let generator = Generator::new(&eal, pool, Ports { tx, rx });
+        let generator = Generator::new(&eal, link);
         let result = Printed { flows: traffic.flows(), profile, fill: None, trial: None, bounds: Vec::new() };
         let mut bed = Bed { generator, traffic, result };
         if self.fill > 0.0 {
@@ -270,6 +261,32 @@ impl Common {
         let wrong = bed.result.trial.as_ref().map_or(0, |outcome| outcome.counts.wrong);
         ensure!(wrong == 0, "{wrong} packets came back wrong");
         Ok(())
+    }
+
+    /// Queues of the ports to send and to receive by; the ports themselves go to `opened`.
+    fn open_ports(&self, eal: &Eal, longest: u16, room: u16, opened: &mut Vec<Port>) -> Result<Ports> {
+        let pool = PoolOptions {
+            name: "pktgen",
+            count: 8191,
+            cache: 512,
+            data_room: room,
+            ..PoolOptions::default()
+        };
+        let pool = Mempool::new(eal, &pool)?;
+        let mtu = (longest > 1518).then_some(longest - 18);
+        let mut open = |device: &str| -> Result<_> {
+            let mut port = Port::open(eal, device)?;
+            port.configure(&PortOptions { mtu, ..PortOptions::default() }, &pool)?;
+            let (rx, mut tx) = port.start()?;
+            wait_for_link(&port)?;
+            opened.push(port);
+            Ok((rx, tx.pop().context("no transmit queue")?))
+        };
+        let (mut rx, tx) = open(&self.port)?;
+        if let Some(device) = &self.rx_port {
+            rx = open(device)?.0;
+        }
+        Ok(Ports::new(tx, rx, pool))
     }
 
     fn eal(&self) -> Result<Eal> {
@@ -291,6 +308,28 @@ impl Common {
         };
         Ok(Eal::init(&options)?)
     }
+}
+
+/// A memif by its arguments: socket=NAME, socket-abstract=yes, id=N, rsize=N, rings=N.
+fn memif(arguments: &str, longest: u16) -> Result<Memif> {
+    let mut options = MemifOptions { buffer: longest, ..MemifOptions::default() };
+    for argument in arguments.split(',') {
+        let (key, value) = argument.split_once('=').unwrap_or((argument, ""));
+        let wrong = || {
+            format!(
+                "--port memif: {argument:?}: wanted are socket=NAME, socket-abstract=yes or no, id=N, rsize=1 to 14, rings=N"
+            )
+        };
+        match key {
+            "socket" => options.socket = value,
+            "socket-abstract" => options.abstract_socket = value == "yes",
+            "id" => options.id = value.parse().with_context(wrong)?,
+            "rsize" => options.ring_bits = value.parse().with_context(wrong)?,
+            "rings" => options.rx_rings = value.parse().with_context(wrong)?,
+            _ => anyhow::bail!(wrong()),
+        }
+    }
+    Ok(Memif::connect(&options)?)
 }
 
 /// Ports over memif, or with cables, need a moment.

@@ -62,13 +62,14 @@ impl Encapsulation {
         let ethernet = outer.map_or(0, |ip| ip - 14 + TUNNEL);
         let ip = ethernet + 14 + tag(self.vlan);
         let l4 = ip + 20;
+        let ports = if protocol == Protocol::Icmp { l4 + 4 } else { l4 };
         let checksum = l4
             + match protocol {
                 Protocol::Udp => 6,
                 Protocol::Tcp => 16,
                 Protocol::Icmp => 2,
             };
-        Shape { outer, ethernet, ip, l4, checksum, payload: l4 + protocol.header() }
+        Shape { outer, ethernet, ip, l4, ports, checksum, payload: l4 + protocol.header() }
     }
 }
 
@@ -83,6 +84,8 @@ pub struct Shape {
     pub ip: usize,
     /// TCP, UDP or ICMP header.
     pub l4: usize,
+    /// Its ports, or identifier and sequence number of ICMP.
+    pub ports: usize,
     /// Its checksum.
     pub checksum: usize,
     /// What follows it.
@@ -93,6 +96,14 @@ impl Shape {
     /// A frame's bytes in memory, with tags and tunnel, without FCS.
     pub fn len(&self, size: u16) -> usize {
         self.ip + usize::from(size) - ETHERNET
+    }
+
+    /// Addresses and ports as they are in a frame long enough.
+    #[inline]
+    pub fn tuple(&self, frame: &[u8]) -> (u64, u32) {
+        let addresses = frame[self.ip + 12..].first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        let ports = frame[self.ports..].first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        (addresses, ports)
     }
 }
 
@@ -180,15 +191,28 @@ fn l4(frame: &mut Vec<u8>, content: &Content, len: usize) {
 #[inline]
 pub fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
-    let mut sum = 0;
-    for word in words {
-        let word = u64::from_ne_bytes(*word);
-        sum += (word & 0xffff_ffff) + (word >> 32);
+    let all: u64 = words.iter().map(|word| halves(u64::from_ne_bytes(*word))).sum();
+    all + halves(last(bytes, rest.len()))
+}
+
+/// The last bytes, fewer than eight, in front of zeroes: without a copy of a length not known when this is compiled.
+#[inline]
+fn last(bytes: &[u8], count: usize) -> u64 {
+    match bytes.last_chunk::<8>() {
+        _ if count == 0 => 0,
+        Some(last) => (u64::from_le_bytes(*last) >> (64 - 8 * count)).to_le(),
+        None => {
+            let mut word = [0; 8];
+            word[..count].copy_from_slice(bytes);
+            u64::from_ne_bytes(word)
+        }
     }
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let last = u64::from_ne_bytes(last);
-    sum + (last & 0xffff_ffff) + (last >> 32)
+}
+
+/// The sum of a word's halves.
+#[inline]
+pub fn halves(word: u64) -> u64 {
+    (word & 0xffff_ffff) + (word >> 32)
 }
 
 /// [`sum`] of an IPv4 header without options.
@@ -291,6 +315,12 @@ mod tests {
         assert_eq!(fold(0xffff_ffff_ffff), 0xffff);
         assert_eq!(fold(u64::MAX), 0xffff);
         assert_eq!(fold(0x1_0001), 2);
+        let bytes: Vec<u8> = (1..40).collect();
+        for len in 0..bytes.len() {
+            let words = bytes[..len].chunks(2).map(|word| [word[0], word.get(1).copied().unwrap_or(0)]);
+            let expected: u64 = words.map(|word| u64::from(u16::from_ne_bytes(word))).sum();
+            assert_eq!(fold(sum(&bytes[..len])), fold(expected), "{len}");
+        }
         assert_eq!(
             fold(sum(&[0x45, 0, 1])),
             fold(u64::from(u16::from_ne_bytes([0x45, 0])) + u64::from(u16::from_ne_bytes([1, 0])))

@@ -1,20 +1,23 @@
 //! The loop that sends, receives and checks.
 
-use super::check::{BURST, Checker};
+use super::check::Checker;
 use super::flows::{self, Session};
+use super::link::{BURST, Link};
 use super::pace::Pace;
+use super::permutation::Permutation;
 use super::profile::{Expect, Profile};
 use super::templates::{Templates, announcements};
 use super::trial::{Latency, Load, Outcome, Trial};
-use anyhow::{Context, Result};
-use arrayvec::ArrayVec;
-use dpdk::{Eal, Mbuf, Mempool, RxQueue, TxQueue};
+use anyhow::Result;
+use dpdk::Eal;
 use std::time::Duration;
 
 /// Packets handed to a port at once when they are sent at a rate.
 const PACED_BURST: usize = 64;
-/// With a window: fewer wait until there is room for more.
+/// With a window: fewer are neither sent nor received, until there are more or time is up.
 const LEAST: usize = 64;
+/// With a window: the longest that arrived packets wait for others.
+const GATHER: Duration = Duration::from_micros(20);
 /// With a window: what has not come back for so long is lost.
 const WRITE_OFF: Duration = Duration::from_millis(20);
 
@@ -36,9 +39,13 @@ impl Traffic {
     /// Of given sessions.
     pub fn with_sessions(eal: &Eal, profile: &Profile, sessions: Vec<Session>) -> Self {
         let learns = matches!(profile.expect, Expect::Session | Expect::Learn);
+        // In the order in which they are sent, so that the generator's own memory is read from front to back.
+        let order = Permutation::new(sessions.len() as u64, profile.seed ^ 0x5eed);
+        let shuffled: Vec<_> =
+            (0..sessions.len() as u64).map(|position| sessions[order.at(position) as usize]).collect();
         Self {
-            templates: Templates::new(profile, &sessions),
-            checker: Checker::new(profile, &sessions, dpdk::tsc_hz(eal)),
+            templates: Templates::new(profile, &shuffled),
+            checker: Checker::new(profile, &shuffled, dpdk::tsc_hz(eal)),
             announcements: if learns { announcements(profile) } else { Vec::new() },
             sessions,
             trials: 0,
@@ -56,21 +63,10 @@ impl Traffic {
     }
 }
 
-/// A transmit queue and the receive queues where packets come back.
-pub struct Ports {
-    /// To the device under test.
-    pub tx: TxQueue,
-    /// From it.
-    pub rx: Vec<RxQueue>,
-}
-
 /// Sends and receives on the calling thread.
 pub struct Generator {
-    pool: Mempool,
-    ports: Ports,
+    link: Link,
     hz: u64,
-    fresh: ArrayVec<Mbuf, BURST>,
-    arrived: ArrayVec<Mbuf, BURST>,
 }
 
 /// A trial under way.
@@ -84,10 +80,19 @@ struct Run<'g> {
     last_arrival: u64,
 }
 
+/// How far a trial is, in ticks and packets.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    elapsed: u64,
+    busy: u64,
+    sent: u64,
+    received: u64,
+}
+
 impl Generator {
-    /// Frames are made in buffers of `pool`.
-    pub fn new(eal: &Eal, pool: Mempool, ports: Ports) -> Self {
-        Self { pool, ports, hz: dpdk::tsc_hz(eal), fresh: ArrayVec::new(), arrived: ArrayVec::new() }
+    /// Over a link to the device under test.
+    pub fn new(eal: &Eal, link: impl Into<Link>) -> Self {
+        Self { link: link.into(), hz: dpdk::tsc_hz(eal) }
     }
 
     /// The RFC 9693 way to begin: one packet of each flow at `rate`, until each has come back, at most `attempts` times over.
@@ -113,9 +118,12 @@ impl Generator {
     pub fn run(&mut self, traffic: &mut Traffic, trial: &Trial) -> Result<Outcome> {
         traffic.trials = traffic.trials.wrapping_add(1);
         let number = traffic.trials;
+        self.link.check_room(traffic.templates.longest())?;
         traffic.templates.restart();
         traffic.checker.begin(number);
-        self.announce(traffic)?;
+        for frame in &traffic.announcements {
+            self.link.send_one(frame)?;
+        }
         let start = dpdk::tsc();
         let mut run =
             Run { traffic, trial: number, sent: 0, refused: 0, written_off: 0, last_arrival: start };
@@ -125,30 +133,38 @@ impl Generator {
         let warm = self.ticks(trial.warm_up);
         // Stalls stretch a trial, but not without end.
         let latest = start + 3 * end + self.hz;
-        let mut before: Option<(u64, u64, u64)> = None;
+        let mut before: Option<Mark> = None;
+        let (mut busy, mut worked) = (0, false);
         loop {
             let now = dpdk::tsc();
-            pace.tick(now);
-            let all = trial.packets.is_some_and(|most| run.sent >= most) && self.fresh.is_empty();
+            let step = pace.tick(now);
+            busy += if worked { step } else { 0 };
+            if step == 0 {
+                // This thread was held up, and the device perhaps with it.
+                run.last_arrival = now;
+            }
+            let all = trial.packets.is_some_and(|most| run.sent >= most) && self.link.waiting() == 0;
             if all || pace.elapsed() >= end || now >= latest {
                 break;
             }
             if before.is_none() && pace.elapsed() >= warm {
-                before = Some((pace.elapsed(), run.sent - run.refused, run.received()));
+                before = Some(run.mark(&pace, busy));
             }
             let left = trial.packets.map_or(u64::MAX, |most| most - run.sent);
-            match trial.load {
-                Load::Rate(_) => self.send_due(&mut run, &mut pace, left, now)?,
-                Load::Window(window) => self.send_window(&mut run, window, left, now)?,
-            }
-            self.receive(&mut run);
+            let moved = match trial.load {
+                Load::Rate(_) => self.send_due(&mut run, &mut pace, left, now)? + self.receive(&mut run),
+                Load::Window(window) => {
+                    let received = self.gather(&mut run, window, now);
+                    received + self.send_window(&mut run, window, left, now)?
+                }
+            };
+            worked = moved > 0;
         }
-        let (begun, sent, received) = before.unwrap_or_default();
-        let seconds = (pace.elapsed() - begun).max(1) as f64 / self.hz as f64;
-        let (tx_pps, rx_pps) =
-            ((run.sent - run.refused - sent) as f64 / seconds, (run.received() - received) as f64 / seconds);
-        let held = std::mem::take(&mut self.fresh).len() as u64;
-        run.sent -= held;
+        let (before, after) = (before.unwrap_or_default(), run.mark(&pace, busy));
+        let ticks = (after.elapsed - before.elapsed).max(1) as f64;
+        let hz = self.hz as f64;
+        let per_second = |packets: u64| packets as f64 / ticks * hz;
+        run.sent -= self.link.give_up() as u64;
         self.drain(&mut run, trial.drain);
         let checker = &run.traffic.checker;
         let counts = checker.counts().clone();
@@ -159,8 +175,9 @@ impl Generator {
             sent: run.sent,
             refused: run.refused,
             lost: run.sent.saturating_sub(counts.unique()),
-            tx_pps,
-            rx_pps,
+            tx_pps: per_second(after.sent - before.sent),
+            rx_pps: per_second(after.received - before.received),
+            generator_busy: (after.busy - before.busy) as f64 / ticks,
             latency_us: Latency::of(checker.latency()),
             counts,
         })
@@ -170,78 +187,49 @@ impl Generator {
         (time.as_secs_f64() * self.hz as f64) as u64
     }
 
-    fn announce(&mut self, traffic: &Traffic) -> Result<()> {
-        for frame in &traffic.announcements {
-            let mut burst: ArrayVec<Mbuf, 1> = ArrayVec::new();
-            burst.push(Mbuf::from_slice(&self.pool, frame).context("the generator's pool is empty")?);
-            self.ports.tx.tx_burst(&mut burst);
-        }
-        Ok(())
-    }
-
     /// Sends what is due; what the port does not take is lost.
-    fn send_due(&mut self, run: &mut Run<'_>, pace: &mut Pace, left: u64, now: u64) -> Result<()> {
+    fn send_due(&mut self, run: &mut Run<'_>, pace: &mut Pace, left: u64, now: u64) -> Result<usize> {
         let due = pace.take(PACED_BURST.min(usize::try_from(left).unwrap_or(PACED_BURST)));
         if due == 0 {
-            return Ok(());
+            return Ok(0);
         }
-        self.make(run, due, now)?;
-        self.ports.tx.tx_burst(&mut self.fresh);
-        run.refused += self.fresh.len() as u64;
-        dpdk::free_burst(&mut self.fresh);
-        Ok(())
+        let made = self.link.send(&mut run.traffic.templates, due, now, run.trial)?;
+        run.sent += due as u64;
+        run.refused += (due - made + self.link.give_up()) as u64;
+        Ok(due)
     }
 
     /// Keeps as many packets on their way as the window says; what the port does not take now it gets the next time.
-    fn send_window(&mut self, run: &mut Run<'_>, window: usize, left: u64, now: u64) -> Result<()> {
+    fn send_window(&mut self, run: &mut Run<'_>, window: usize, left: u64, now: u64) -> Result<usize> {
         let out = run.sent.saturating_sub(run.back() + run.written_off);
         let room = (window as u64).saturating_sub(out).min(left);
-        let room = usize::try_from(room).unwrap_or(BURST).min(BURST - self.fresh.len());
-        if room >= LEAST.min(window) || left < LEAST as u64 {
-            self.make(run, room, now)?;
-        } else if now.saturating_sub(run.last_arrival) > self.ticks(WRITE_OFF) {
-            run.written_off += out.saturating_sub(self.fresh.len() as u64);
+        let room = usize::try_from(room).unwrap_or(BURST).min(BURST);
+        let enough = room >= LEAST.min(window) || left < LEAST as u64;
+        if !enough && now.saturating_sub(run.last_arrival) > self.ticks(WRITE_OFF) {
+            run.written_off += out.saturating_sub(self.link.waiting() as u64);
             run.last_arrival = now;
         }
-        if !self.fresh.is_empty() {
-            self.ports.tx.tx_burst(&mut self.fresh);
+        if !enough && self.link.waiting() == 0 {
+            return Ok(0);
         }
-        Ok(())
+        let made =
+            self.link.send(&mut run.traffic.templates, if enough { room } else { 0 }, now, run.trial)?;
+        run.sent += made as u64;
+        Ok(made)
     }
 
-    /// Makes the next `count` frames, behind those that wait.
+    /// Receives once it is worth it.
     #[inline]
-    fn make(&mut self, run: &mut Run<'_>, count: usize, now: u64) -> Result<()> {
-        let waiting = self.fresh.len();
-        if !self.pool.alloc_bulk(count, &mut self.fresh) {
-            // All buffers are on their way.
-            return Ok(());
-        }
-        let templates = &mut run.traffic.templates;
-        for mbuf in &mut self.fresh[waiting..] {
-            let written = templates.write(now, run.trial, |len| mbuf.append(len));
-            anyhow::ensure!(written, "a frame is longer than a buffer of the generator's pool");
-        }
-        run.sent += count as u64;
-        Ok(())
+    fn gather(&mut self, run: &mut Run<'_>, window: usize, now: u64) -> usize {
+        let ripe = now.saturating_sub(run.last_arrival) > self.ticks(GATHER);
+        if ripe || self.link.has(LEAST.min(window / 4)) { self.receive(run) } else { 0 }
     }
 
     #[inline]
     fn receive(&mut self, run: &mut Run<'_>) -> usize {
-        let rx = self.ports.rx.iter_mut();
-        let count = rx.map(|queue| queue.rx_burst(&mut self.arrived)).sum();
+        let count = self.link.receive(&mut run.traffic.checker);
         if count > 0 {
-            let now = dpdk::tsc();
-            for mbuf in &mut self.arrived {
-                // Frames are looked at in one piece; buffers have room for them.
-                if mbuf.nb_segs() > 1 {
-                    mbuf.linearize();
-                }
-                mbuf.prefetch_data();
-            }
-            run.traffic.checker.burst(now, self.arrived.iter().map(Mbuf::data));
-            dpdk::free_burst(&mut self.arrived);
-            run.last_arrival = now;
+            run.last_arrival = dpdk::tsc();
         }
         count
     }
@@ -261,9 +249,9 @@ impl Generator {
 }
 
 impl Run<'_> {
-    #[inline]
-    fn received(&self) -> u64 {
-        self.traffic.checker.counts().received
+    fn mark(&self, pace: &Pace, busy: u64) -> Mark {
+        let received = self.traffic.checker.counts().received;
+        Mark { elapsed: pace.elapsed(), busy, sent: self.sent - self.refused, received }
     }
 
     /// Packets that are no longer on their way.

@@ -14,13 +14,15 @@ mod check;
 mod templates;
 mod pace;
 pub mod trial;
+pub mod link;
 pub mod generator;
 pub mod search;
 pub mod sessions;
 pub mod cli;
 
 pub use flows::{Session, Tuple};
-pub use generator::{Generator, Ports};
+pub use generator::Generator;
+pub use link::{Link, Ports};
 pub use profile::Profile;
 pub use search::{Bounds, Goal, Search};
 pub use trial::{Load, Outcome, Trial};

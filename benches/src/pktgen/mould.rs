@@ -1,45 +1,49 @@
-//! The bytes of a header that every frame has alike: compared eight at a time.
+//! The bytes of a header that every frame has alike: compared sixteen at a time.
+
+/// Two words: what a vector register holds.
+type Block = [u64; 2];
+const BLOCK: usize = size_of::<Block>();
 
 /// Bytes up to a length, and which bits of them count.
 #[derive(Clone, Debug)]
 pub struct Mould {
-    words: Vec<(u64, u64)>,
+    blocks: Vec<(Block, Block)>,
 }
 
 impl Mould {
-    /// Of `header`, without the bytes in `free`. What it is compared with must be up to 7 bytes longer.
+    /// Of `header`, without the bytes in `free`. What it is compared with must be up to 15 bytes longer.
     pub fn new(header: &[u8], free: &[std::ops::Range<usize>]) -> Self {
-        let counts = |at: usize| !free.iter().any(|range| range.contains(&at));
-        let word = |first: usize| {
-            let (mut bytes, mut mask) = ([0; 8], [0; 8]);
-            for at in first..header.len().min(first + 8) {
-                if counts(at) {
-                    (bytes[at - first], mask[at - first]) = (header[at], 0xff);
-                }
-            }
-            (u64::from_ne_bytes(bytes), u64::from_ne_bytes(mask))
+        let counts = |at: usize| at < header.len() && !free.iter().any(|range| range.contains(&at));
+        let block = |first: usize| {
+            let byte = |at: usize| if counts(at) { header[at] } else { 0 };
+            let mask = |at: usize| if counts(at) { 0xff } else { 0 };
+            let words = |of: &dyn Fn(usize) -> u8| {
+                std::array::from_fn(|n| u64::from_ne_bytes(std::array::from_fn(|at| of(first + 8 * n + at))))
+            };
+            (words(&byte), words(&mask))
         };
-        Self { words: (0..header.len()).step_by(8).map(word).collect() }
+        Self { blocks: (0..header.len()).step_by(BLOCK).map(block).collect() }
     }
 
     /// Whether all that counts is equal.
     #[inline]
     pub fn matches(&self, data: &[u8]) -> bool {
-        let (chunks, _) = data.as_chunks::<8>();
-        if chunks.len() < self.words.len() {
-            return false;
+        let (chunks, _) = data.as_chunks::<BLOCK>();
+        let Some(chunks) = chunks.get(..self.blocks.len()) else { return false };
+        let mut difference: Block = [0; 2];
+        for (bytes, (block, mask)) in chunks.iter().zip(&self.blocks) {
+            let (words, _) = bytes.as_chunks::<8>();
+            for n in 0..2 {
+                difference[n] |= (u64::from_ne_bytes(words[n]) ^ block[n]) & mask[n];
+            }
         }
-        let mut difference = 0;
-        for (bytes, (word, mask)) in chunks.iter().zip(&self.words) {
-            difference |= (u64::from_ne_bytes(*bytes) ^ word) & mask;
-        }
-        difference == 0
+        difference == [0; 2]
     }
 
     /// The first byte that differs.
     pub fn difference(&self, data: &[u8]) -> Option<usize> {
-        let bytes =
-            self.words.iter().flat_map(|(word, mask)| word.to_ne_bytes().into_iter().zip(mask.to_ne_bytes()));
+        let words = self.blocks.iter().flat_map(|(block, mask)| block.iter().zip(mask));
+        let bytes = words.flat_map(|(word, mask)| word.to_ne_bytes().into_iter().zip(mask.to_ne_bytes()));
         bytes.zip(data).position(|((byte, mask), other)| (byte ^ other) & mask != 0)
     }
 }

@@ -24,16 +24,17 @@ impl Pace {
         Self { per_tick: rate / tsc_hz as f64, stall, last: now, elapsed: 0, given: 0, stalled: 0 }
     }
 
-    /// Lets time go on to `now`.
+    /// Lets time go on to `now`; the ticks since the last time, if they count.
     #[inline]
-    pub fn tick(&mut self, now: u64) {
+    pub fn tick(&mut self, now: u64) -> u64 {
         let step = now.saturating_sub(self.last);
         self.last = now;
         if step > self.stall {
             self.stalled += step;
-        } else {
-            self.elapsed += step;
+            return 0;
         }
+        self.elapsed += step;
+        step
     }
 
     /// Takes the packets that are due, at most `most`; the others stay due.

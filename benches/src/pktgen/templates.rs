@@ -1,8 +1,7 @@
-//! Frames of all flows, built once; sending one is a copy and a stamp.
+//! Frames of all flows: sending one is a copy of what all have alike, what is the flow's own, and a stamp.
 
-use super::flows::Session;
-use super::frame::{Content, Encapsulation, Sender, Shape, build, fold, sum};
-use super::permutation::Permutation;
+use super::flows::{Session, Tuple};
+use super::frame::{Content, Encapsulation, Sender, Shape, build, fold, halves, sum};
 use super::profile::{Direction, PAYLOAD, Profile, Protocol, Side};
 
 /// Tells the generator's frames from others.
@@ -52,68 +51,73 @@ pub fn sides(profile: &Profile, way: Direction) -> (&Side, &Side) {
     }
 }
 
-/// All frames, in the order they are sent: every flow once, pseudo-randomly, and again.
+/// All frames, in the order they are sent: every flow once, and again. A flow has what its frames differ in, 16 bytes, and not
+/// whole frames: so that the generator of a million flows leaves the caches to others.
 pub struct Templates {
-    /// Headers and stamp of each flow's frame, by turn's size and position; what is behind them is zero.
-    sets: Vec<Vec<u8>>,
-    /// By turn: which set, and the frame's bytes for each way.
-    turns: Vec<(usize, [usize; 2])>,
-    /// By way.
-    shapes: Vec<Shape>,
+    flows: Vec<Flow>,
+    /// By turn's size and way.
+    bases: Vec<Base>,
+    /// By turn: the first of its bases.
+    turns: Vec<usize>,
+    ways: usize,
     udp: bool,
-    stride: usize,
-    flows: usize,
     position: usize,
     sequence: u32,
     turn: usize,
 }
 
+/// What is of one flow.
+#[derive(Clone, Copy)]
+struct Flow {
+    addresses: u64,
+    ports: u32,
+    /// What these add to the sum of the IP header,
+    ip: u16,
+    /// and to that which the checksum of TCP, UDP or ICMP covers.
+    l4: u16,
+}
+
+/// What all frames of a way and a size have alike.
+struct Base {
+    shape: Shape,
+    /// Headers and stamp, without addresses and ports; what follows is zero.
+    head: Vec<u8>,
+    len: usize,
+    /// Sums that the checksums cover, both folded.
+    ip: u16,
+    l4: u16,
+}
+
 impl Templates {
-    /// Of all flows of `sessions`.
+    /// Of all flows of `sessions`, in that order.
     pub fn new(profile: &Profile, sessions: &[Session]) -> Self {
         let ways = profile.direction.ways();
-        let encapsulations: Vec<_> =
-            ways.iter().map(|way| Encapsulation::new(profile, sides(profile, *way).0, Sender::Us)).collect();
-        let shapes: Vec<_> = encapsulations.iter().map(|e| e.shape(profile.protocol)).collect();
-        let stride = shapes.iter().map(|shape| shape.payload + PAYLOAD).max().unwrap_or_default();
         let mut sizes: Vec<u16> = profile.frame.turns().to_vec();
         sizes.sort_unstable();
         sizes.dedup();
-        let order = Permutation::new(sessions.len() as u64, profile.seed ^ 0x5eed);
-        let set = |size: &u16| {
-            let mut set = Vec::with_capacity(stride * sessions.len() * ways.len());
-            for position in 0..sessions.len() as u64 {
-                let number = order.at(position) as usize;
-                for (at, (way, encapsulation)) in ways.iter().zip(&encapsulations).enumerate() {
-                    let flow = (number * ways.len() + at) as u32;
-                    let mut frame = template(profile, *way, encapsulation, &sessions[number], *size);
-                    stamp_flow(&mut frame, &shapes[at], profile.protocol, flow);
-                    frame.resize(stride, 0);
-                    set.extend_from_slice(&frame);
-                }
-            }
-            set
-        };
-        let turn = |size: &u16| {
-            let len = |at: usize| shapes.get(at).map_or(0, |shape: &Shape| shape.len(*size));
-            (sizes.binary_search(size).unwrap_or_default(), [len(0), len(1)])
-        };
+        let bases = sizes.iter().flat_map(|size| ways.iter().map(|way| Base::new(profile, *way, *size)));
+        let turn = |size| sizes.binary_search(size).unwrap_or_default() * ways.len();
+        let flow = |session| ways.iter().map(move |way| Flow::new(profile, *way, session));
         Self {
-            sets: sizes.iter().map(set).collect(),
+            flows: sessions.iter().flat_map(flow).collect(),
+            bases: bases.collect(),
             turns: profile.frame.turns().iter().map(turn).collect(),
+            ways: ways.len(),
             udp: profile.protocol == Protocol::Udp,
-            stride,
-            flows: sessions.len() * ways.len(),
             position: 0,
             sequence: 0,
             turn: 0,
-            shapes,
         }
     }
 
     /// How many flows there are.
     pub fn flows(&self) -> usize {
-        self.flows
+        self.flows.len()
+    }
+
+    /// Bytes of the longest frame.
+    pub fn longest(&self) -> usize {
+        self.bases.iter().map(|base| base.len).max().unwrap_or_default()
     }
 
     /// From the first flow on, with sequence number 0.
@@ -130,25 +134,19 @@ impl Templates {
         trial: u8,
         room: impl FnOnce(usize) -> Option<&'b mut [u8]>,
     ) -> bool {
-        let way = if self.shapes.len() == 2 { self.position & 1 } else { 0 };
-        let (set, len) = self.turns[self.turn];
-        let shape = &self.shapes[way];
-        let Some(frame) = room(len[way]) else { return false };
-        let start = self.position * self.stride;
-        let head = shape.payload + PAYLOAD;
-        copy(frame, &self.sets[set][start..start + head]);
-        let payload = &mut frame[shape.payload..];
-        payload[..8].copy_from_slice(&time.to_ne_bytes());
-        payload[8..12].copy_from_slice(&self.sequence.to_ne_bytes());
-        payload[17] = trial;
-        let change = (time & 0xffff_ffff)
-            + (time >> 32)
-            + u64::from(self.sequence)
-            + u64::from(u16::from_ne_bytes([0, trial]));
-        adjust(frame, shape.checksum, change, self.udp);
+        let way = if self.ways == 2 { self.position & 1 } else { 0 };
+        let base = &self.bases[self.turns[self.turn] + way];
+        let flow = self.flows[self.position];
+        let Some(frame) = room(base.len) else { return false };
+        base.write(
+            frame,
+            &flow,
+            self.udp,
+            Stamp { time, sequence: self.sequence, flow: self.position as u32, trial },
+        );
         self.turn = if self.turn + 1 == self.turns.len() { 0 } else { self.turn + 1 };
         self.position += 1;
-        if self.position == self.flows {
+        if self.position == self.flows.len() {
             self.position = 0;
             self.sequence = self.sequence.wrapping_add(1);
         }
@@ -156,32 +154,81 @@ impl Templates {
     }
 }
 
-/// Copies a template to the front of a frame, and makes the rest zero. Nearly all are a little over 64 bytes long, and a copy
-/// of known length is twice as fast.
-#[inline]
-fn copy(frame: &mut [u8], template: &[u8]) {
-    let mut done = 0;
-    if let (Some(to), Some(from)) = (frame.first_chunk_mut::<64>(), template.first_chunk::<64>()) {
-        *to = *from;
-        done = 64;
-    }
-    if template.len() > done {
-        frame[done..template.len()].copy_from_slice(&template[done..]);
-    }
-    if frame.len() > template.len() {
-        frame[template.len()..].fill(0);
+impl Flow {
+    fn new(profile: &Profile, way: Direction, session: &Session) -> Self {
+        let encapsulation = Encapsulation::new(profile, sides(profile, way).0, Sender::Us);
+        let shape = encapsulation.shape(profile.protocol);
+        let frame = template(profile, way, &encapsulation, session, profile.frame.turns()[0]);
+        let (addresses, ports) = shape.tuple(&frame);
+        // ICMP's checksum has no pseudo-header.
+        let pseudo = if profile.protocol == Protocol::Icmp { 0 } else { halves(addresses) };
+        Self { addresses, ports, ip: fold(halves(addresses)), l4: fold(pseudo + u64::from(ports)) }
     }
 }
 
-/// Adds `change` to the sum that the checksum at `at` covers (RFC 1624).
-#[inline]
-fn adjust(frame: &mut [u8], at: usize, change: u64, udp: bool) {
-    let old = u16::from_ne_bytes([frame[at], frame[at + 1]]);
-    let mut new = !fold(u64::from(!old) + change);
-    if new == 0 && udp {
-        new = 0xffff;
+impl Base {
+    fn new(profile: &Profile, way: Direction, size: u16) -> Self {
+        let encapsulation = Encapsulation::new(profile, sides(profile, way).0, Sender::Us);
+        let shape = encapsulation.shape(profile.protocol);
+        let nobody = Session { original: Tuple::default(), translated: Tuple::default() };
+        let mut head = template(profile, way, &encapsulation, &nobody, size);
+        let len = head.len();
+        let sum_at = |at: usize| !u16::from_ne_bytes([head[at], head[at + 1]]);
+        let stamp = Stamp { time: 0, sequence: 0, flow: 0, trial: 0 }.bytes();
+        // The payload was zero: a stamp adds its own sum.
+        let (ip, l4) = (sum_at(shape.ip + 10), fold(u64::from(sum_at(shape.checksum)) + sum(&stamp)));
+        head[shape.payload..shape.payload + PAYLOAD].copy_from_slice(&stamp);
+        head.truncate(shape.payload + PAYLOAD);
+        Self { shape, head, len, ip, l4 }
     }
-    frame[at..at + 2].copy_from_slice(&new.to_ne_bytes());
+
+    #[inline]
+    fn write(&self, frame: &mut [u8], flow: &Flow, udp: bool, stamp: Stamp) {
+        let shape = &self.shape;
+        copy(frame, &self.head);
+        if let Some(outer) = shape.outer {
+            let entropy = flow.ports as u16 ^ (flow.addresses >> 16) as u16 | u16::from_ne_bytes([0xc0, 0]);
+            put(frame, outer + 20, entropy.to_ne_bytes());
+        }
+        put(frame, shape.ip + 10, (!fold(u64::from(self.ip) + u64::from(flow.ip))).to_ne_bytes());
+        put(frame, shape.ip + 12, flow.addresses.to_ne_bytes());
+        put(frame, shape.ports, flow.ports.to_ne_bytes());
+        put(frame, shape.payload, stamp.time.to_ne_bytes());
+        put(frame, shape.payload + 8, stamp.sequence.to_ne_bytes());
+        put(frame, shape.payload + 12, stamp.flow.to_ne_bytes());
+        put(frame, shape.payload + 17, [stamp.trial]);
+        let covered = u64::from(self.l4)
+            + u64::from(flow.l4)
+            + halves(stamp.time)
+            + u64::from(stamp.sequence)
+            + u64::from(stamp.flow)
+            + u64::from(u16::from_ne_bytes([0, stamp.trial]));
+        let checksum = !fold(covered);
+        let checksum = if checksum == 0 && udp { 0xffff } else { checksum };
+        put(frame, shape.checksum, checksum.to_ne_bytes());
+    }
+}
+
+#[inline]
+fn put<const N: usize>(frame: &mut [u8], at: usize, bytes: [u8; N]) {
+    frame[at..at + N].copy_from_slice(&bytes);
+}
+
+/// Copies a head to the front of a frame, and makes the rest zero. Nearly all are a little over 64 bytes long, and a copy of
+/// known length is twice as fast.
+#[inline]
+fn copy(frame: &mut [u8], head: &[u8]) {
+    let mut done = 0;
+    if let (Some(to), Some(from)) = (frame.first_chunk_mut::<64>(), head.first_chunk::<64>()) {
+        *to = *from;
+        done = 64;
+    }
+    if head.len() > done {
+        frame[done..head.len()].copy_from_slice(&head[done..]);
+    }
+    if frame.len() > head.len() {
+        frame[head.len()..].fill(0);
+    }
 }
 
 fn template(
@@ -204,12 +251,6 @@ fn template(
     build(encapsulation, &content)
 }
 
-fn stamp_flow(frame: &mut [u8], shape: &Shape, protocol: Protocol, flow: u32) {
-    let stamp = Stamp { time: 0, sequence: 0, flow, trial: 0 }.bytes();
-    frame[shape.payload..shape.payload + PAYLOAD].copy_from_slice(&stamp);
-    adjust(frame, shape.checksum, sum(&stamp), protocol == Protocol::Udp);
-}
-
 /// Frames that tell switches, and gateways that learn, where the hosts are: broadcasts of the local experimental Ethertype,
 /// one from each side.
 pub fn announcements(profile: &Profile) -> Vec<Vec<u8>> {
@@ -217,7 +258,7 @@ pub fn announcements(profile: &Profile) -> Vec<Vec<u8>> {
         let encapsulation = Encapsulation::new(profile, side, Sender::Us);
         let content = Content {
             macs: [[0xff; 6], side.mac.0],
-            tuple: super::Tuple::default(),
+            tuple: Tuple::default(),
             protocol: Protocol::Udp,
             reply: false,
             ttl: 64,
@@ -261,7 +302,7 @@ mod tests {
                         length = len;
                         buffer.get_mut(..len)
                     }));
-                    let shape = templates.shapes[(n % 2) as usize];
+                    let shape = templates.bases[(n % 2) as usize].shape;
                     let frame = &buffer[..length];
                     let stamp = Stamp::read(&frame[shape.payload..]).unwrap();
                     assert_eq!((stamp.time, stamp.trial), (time, n as u8));

@@ -128,6 +128,8 @@ pub struct Outcome {
     pub tx_pps: f64,
     /// Packets received a second while sending, warm-up left out.
     pub rx_pps: f64,
+    /// Share of that time in which the generator had work: near 1, the generator is the limit and not the device.
+    pub generator_busy: f64,
     /// From the making of a packet's burst to its arrival.
     pub latency_us: Latency,
 }
@@ -163,6 +165,7 @@ impl Outcome {
             ),
             ("wrong", counts.wrong.to_string()),
             ("others", format!("{} of earlier trials, {} foreign", counts.stale, counts.foreign)),
+            ("generator", format!("{:.1} % busy", 100.0 * self.generator_busy)),
             (
                 "latency, µs",
                 format!("p50 {:.1}  p99 {:.1}  p99.9 {:.1}  max {:.1}", l.p50, l.p99, l.p99_9, l.max),
