@@ -17,9 +17,8 @@ const PACKETS: [u64; 2] = [3_200, 16_000];
 /// How far above the budget a count may be: compilers differ a little.
 const TOLERANCE: f64 = 1.03;
 /// What is counted, under the name of the report, and whose instructions they are.
-const FUNCTIONS: [(&str, &str); 7] = [
+const FUNCTIONS: [(&str, &str); 6] = [
     ("ingress", "pipeline::ingress::run"),
-    ("decap", "pipeline::decap::run"),
     ("classify", "pipeline::classify::run"),
     ("lookup", "pipeline::lookup::run"),
     ("encap", "pipeline::encap::run"),

@@ -33,12 +33,26 @@ impl TcpFlags {
     /// Combinations no stack sends: none of SYN, ACK, RST; SYN with FIN or RST; FIN with RST; FIN without ACK.
     #[inline]
     pub const fn is_invalid(self) -> bool {
-        let f = self.0 & (Self::FIN | Self::SYN | Self::RST | Self::ACK);
-        f & (Self::SYN | Self::RST | Self::ACK) == 0
-            || f & (Self::SYN | Self::FIN) == Self::SYN | Self::FIN
-            || f & (Self::SYN | Self::RST) == Self::SYN | Self::RST
-            || f & (Self::FIN | Self::RST) == Self::FIN | Self::RST
+        Self::INVALID >> (self.0 & 0x1f) & 1 != 0
     }
+
+    /// One bit for each value of the five lowest flags.
+    const INVALID: u32 = {
+        let mut invalid = 0;
+        let mut flags = 0;
+        while flags < 32 {
+            let f = flags & (Self::FIN | Self::SYN | Self::RST | Self::ACK);
+            if f & (Self::SYN | Self::RST | Self::ACK) == 0
+                || f & (Self::SYN | Self::FIN) == Self::SYN | Self::FIN
+                || f & (Self::SYN | Self::RST) == Self::SYN | Self::RST
+                || f & (Self::FIN | Self::RST) == Self::FIN | Self::RST
+            {
+                invalid |= 1 << flags;
+            }
+            flags += 1;
+        }
+        invalid
+    };
 }
 
 /// What was seen of a connection's end.

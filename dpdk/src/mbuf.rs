@@ -135,6 +135,16 @@ impl Mbuf {
         unsafe { segments::data(self.as_ptr()) }
     }
 
+    /// As [`data_mut`](Self::data_mut); empty if it has none of its own there.
+    #[inline]
+    pub fn head_mut(&mut self) -> &mut [u8] {
+        if self.is_exclusive() {
+            // SAFETY: as in `data`; nobody shares the buffer, and `self` is borrowed mutably.
+            return unsafe { segments::data_mut(self.as_ptr(), self.data_len()) };
+        }
+        self.own_mut().unwrap_or_default()
+    }
+
     /// The bytes of the first segment, to write to; of a packet that shares some, those before them. None if it has none of
     /// its own there.
     #[inline]
@@ -143,6 +153,12 @@ impl Mbuf {
             // SAFETY: as in `data`; nobody shares the buffer, and `self` is borrowed mutably.
             return unsafe { Some(segments::data_mut(self.as_ptr(), self.data_len())) };
         }
+        self.own_mut()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn own_mut(&mut self) -> Option<&mut [u8]> {
         let own = self.own_len()?;
         // SAFETY: as in `data`; nobody shares the start of a first buffer, and `self` is borrowed mutably.
         unsafe { Some(segments::data_mut(self.as_ptr(), own)) }
@@ -236,6 +252,37 @@ impl Mbuf {
         }
     }
 
+    /// Puts `N` bytes before the packet: these, and what [`data_mut`](Self::data_mut) gave before. None, and nothing changed,
+    /// if the headroom is smaller or shared.
+    #[inline]
+    #[must_use]
+    pub fn prepend_array<const N: usize>(&mut self) -> Option<(&mut [u8; N], &mut [u8])> {
+        if !self.is_exclusive() {
+            return self.prepend_own();
+        }
+        if self.headroom() < N {
+            return None;
+        }
+        // SAFETY: the headroom has N bytes, so the fields stay within the buffer (and N fits 16 bits); nobody shares it. The
+        // two slices lie one behind the other, in the packet's own bytes.
+        unsafe {
+            let mbuf = self.as_ptr();
+            let len = usize::from((*mbuf).data_len);
+            (*mbuf).data_off -= N as u16;
+            (*mbuf).data_len += N as u16;
+            (*mbuf).pkt_len += N as u32;
+            let start = (*mbuf).buf_addr.cast::<u8>().add(usize::from((*mbuf).data_off));
+            std::hint::assert_unchecked(!start.is_null());
+            Some((&mut *start.cast::<[u8; N]>(), std::slice::from_raw_parts_mut(start.add(N), len)))
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn prepend_own<const N: usize>(&mut self) -> Option<(&mut [u8; N], &mut [u8])> {
+        self.prepend_data(N)?.split_first_chunk_mut()
+    }
+
     /// Takes `n` bytes off the front. False, and nothing changed, if the first segment has fewer.
     #[inline]
     #[must_use]
@@ -251,6 +298,40 @@ impl Mbuf {
             (*mbuf).pkt_len -= n as u32;
         }
         true
+    }
+
+    /// Takes out `N` bytes behind the first `AT`, which move up to what follows; so a tag leaves a frame. False, and nothing
+    /// changed, if the first segment has fewer bytes, or those are not its own.
+    #[inline]
+    #[must_use]
+    pub fn cut<const AT: usize, const N: usize>(&mut self) -> bool {
+        if !self.is_exclusive() {
+            return self.cut_own::<AT, N>();
+        }
+        if self.data_len() < AT + N {
+            return false;
+        }
+        // SAFETY: as in `data` and `adj`: the first AT + N bytes are the packet's, and nobody shares the buffer.
+        unsafe {
+            let mbuf = self.as_ptr();
+            let start = (*mbuf).buf_addr.cast::<u8>().add(usize::from((*mbuf).data_off));
+            let kept = start.cast::<[u8; AT]>().read();
+            (*mbuf).data_off += N as u16;
+            (*mbuf).data_len -= N as u16;
+            (*mbuf).pkt_len -= N as u32;
+            start.add(N).cast::<[u8; AT]>().write(kept);
+        }
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn cut_own<const AT: usize, const N: usize>(&mut self) -> bool {
+        match self.own_mut() {
+            Some(own) if own.len() >= AT + N => own.copy_within(..AT, N),
+            _ => return false,
+        }
+        self.adj(N)
     }
 
     /// Takes `n` bytes off the end, over as many segments as it takes; segments left empty are freed. False, and nothing

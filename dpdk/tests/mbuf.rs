@@ -9,10 +9,11 @@ use dpdk::{Mbuf, Mempool, PoolOptions, free_burst};
 fn mbufs() {
     let eal = common::eal();
     let pool = common::pool(&eal, "mbuf");
-    let checks: [fn(&Mempool); 12] = [
+    let checks: [fn(&Mempool); 13] = [
         every_buffer_comes_back,
         a_pool_runs_dry,
         front,
+        in_front,
         back,
         chains,
         trimming_a_chain,
@@ -48,6 +49,35 @@ fn content(packet: &Mbuf) -> Vec<u8> {
 
 fn numbers(len: usize) -> Vec<u8> {
     (0..len).map(|n| n as u8).collect()
+}
+
+/// What is known beforehand of a packet's start: bytes taken out, an array put before it.
+fn in_front(pool: &Mempool) {
+    let bytes = numbers(1500);
+    let mut packet = packet(pool, &bytes);
+    assert!(packet.cut::<12, 4>());
+    assert_eq!(content(&packet), [&bytes[..12], &bytes[16..]].concat());
+    let (new, rest) = packet.prepend_array::<4>().unwrap();
+    new.fill(0xee);
+    assert_eq!(rest.len(), 1496);
+    rest[0] = 0xdd;
+    assert_eq!(content(&packet), [&[0xee; 4][..], &[0xdd], &bytes[1..12], &bytes[16..]].concat());
+    assert!(packet.prepend_array::<129>().is_none(), "128 bytes of headroom");
+
+    // Also of what others share, as long as it is the packet's own.
+    let copy = Mbuf::share(pool, &packet, 64).unwrap();
+    let before = content(&copy);
+    assert!(packet.cut::<12, 4>());
+    let (new, rest) = packet.prepend_array::<54>().unwrap();
+    new.fill(0xcc);
+    assert_eq!(rest.len(), 252, "of what both have");
+    assert_eq!(content(&packet), [&[0xcc; 54][..], &before[..12], &before[16..]].concat());
+    assert_eq!(content(&copy), before);
+    assert!(packet.adj(400) && !packet.cut::<12, 4>() && packet.prepend_array::<1>().is_none(), "shared");
+
+    let mut short = self::packet(pool, &bytes[..15]);
+    assert!(!short.cut::<12, 4>());
+    assert_eq!(content(&short), &bytes[..15]);
 }
 
 fn every_buffer_comes_back(pool: &Mempool) {

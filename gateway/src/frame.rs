@@ -41,7 +41,7 @@ impl<T> Packet for Frame<T> {
     /// Empty if another packet shares the headers, which no port and no duplicate of ours does.
     #[inline]
     fn head_mut(&mut self) -> &mut [u8] {
-        self.mbuf.data_mut().unwrap_or_default()
+        self.mbuf.head_mut()
     }
 
     #[inline]
@@ -55,8 +55,18 @@ impl<T> Packet for Frame<T> {
     }
 
     #[inline]
+    fn prepend_array<const N: usize>(&mut self) -> Option<(&mut [u8; N], &mut [u8])> {
+        self.mbuf.prepend_array()
+    }
+
+    #[inline]
     fn trim_front(&mut self, n: usize) -> bool {
         self.mbuf.adj(n)
+    }
+
+    #[inline]
+    fn cut<const AT: usize, const N: usize>(&mut self) -> bool {
+        self.mbuf.cut::<AT, N>()
     }
 
     #[inline]

@@ -1,52 +1,167 @@
-//! Where destination MACs are, resolved: a worker's own cache of outer headers, so that a packet does not ask the forwarding
-//! database and the neighbour table anew.
+//! Where packets go, resolved: a worker's own cache of headers, so that a packet does not ask the forwarding database and the
+//! neighbour table anew. By destination MAC, outer headers; by flow's way, all headers before the tenant's Ethernet type.
 //!
-//! What is cached holds for the second it was resolved in, and only while no MAC moved and no neighbour changed meanwhile.
-//! So ages, uses and solicitations go on as if every packet asked.
+//! What is cached holds for the second it was resolved in, and only while no MAC moved, no neighbour changed and no way was
+//! given to other flows meanwhile. So ages, uses and solicitations go on as if every packet asked.
 
-use crate::tunnel::Outer;
-use std::array;
+use crate::PortIndex;
+use crate::batch::Way;
+use crate::packet::Packet;
+use crate::tunnel::{Inner, Outer};
+use crate::wire::ethernet::{TAG_LEN, ethertype};
+use crate::wire::view_mut;
+use conntrack::{LifIndex, Macs};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Destinations a worker remembers.
-const ENTRIES: usize = 1024;
-
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Adjacency {
-    /// The FDB's key; 0 = none.
-    key: u64,
-    validity: u64,
-    outer: Outer,
-}
+const DESTINATIONS: usize = 1024;
+/// Ways a worker remembers.
+const WAYS: usize = 4096;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Adjacencies {
-    entries: Box<[Adjacency; ENTRIES]>,
+    /// Under the FDB's key.
+    destinations: Cache<Outer, DESTINATIONS>,
+    ways: Cache<Headers, WAYS>,
 }
 
 impl Adjacencies {
     /// Empty.
     pub fn new() -> Self {
-        Self { entries: Box::new(array::from_fn(|_| Adjacency::default())) }
+        Self { destinations: Cache::new(), ways: Cache::new() }
     }
 
-    /// The headers kept under `key`, if they still hold.
+    /// The outer headers kept under an FDB key, if they still hold.
+    #[inline]
+    pub fn destination(&self, key: u64, validity: u64) -> Option<&Outer> {
+        self.destinations.get(spread(key), key, validity)
+    }
+
+    /// Keeps outer headers.
+    pub fn put_destination(&mut self, key: u64, validity: u64, outer: &Outer) {
+        self.destinations.put(spread(key), key, validity, outer.clone());
+    }
+
+    /// The headers kept for a way, if they still hold.
     #[inline(always)]
-    pub fn get(&self, key: u64, validity: u64) -> Option<&Outer> {
-        let entry = self.entries.get(position(key))?;
-        (entry.key == key && entry.validity == validity).then_some(&entry.outer)
+    pub fn way(&self, way: Way, validity: u64) -> Option<&Headers> {
+        self.ways.get(way.number() as usize, way.number().into(), validity)
     }
 
     /// Keeps headers.
-    pub fn put(&mut self, key: u64, validity: u64, outer: &Outer) {
-        if let Some(entry) = self.entries.get_mut(position(key)) {
-            *entry = Adjacency { key, validity, outer: outer.clone() };
+    pub fn put_way(&mut self, way: Way, validity: u64, headers: Headers) {
+        if way != Way::default() {
+            self.ways.put(way.number() as usize, way.number().into(), validity, headers);
         }
     }
 }
 
-#[inline(always)]
-fn position(key: u64) -> usize {
-    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % ENTRIES
+fn spread(key: u64) -> usize {
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
+}
+
+/// A direct-mapped cache of `N` (a power of two) items.
+#[derive(Debug)]
+struct Cache<T, const N: usize> {
+    slots: Box<[Slot<T>]>,
+}
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct Slot<T> {
+    key: u64,
+    validity: u64,
+    item: T,
+}
+
+/// No item's key.
+const NONE: u64 = u64::MAX;
+
+impl<T: Default, const N: usize> Cache<T, N> {
+    fn new() -> Self {
+        let empty = |_| Slot { key: NONE, validity: 0, item: T::default() };
+        Self { slots: (0..N).map(empty).collect() }
+    }
+
+    #[inline(always)]
+    fn get(&self, position: usize, key: u64, validity: u64) -> Option<&T> {
+        let slot = self.slots.get(position % N)?;
+        (slot.key == key && slot.validity == validity).then_some(&slot.item)
+    }
+
+    fn put(&mut self, position: usize, key: u64, validity: u64, item: T) {
+        if let Some(slot) = self.slots.get_mut(position % N) {
+            *slot = Slot { key, validity, item };
+        }
+    }
+}
+
+/// All that goes before a frame's Ethernet type, and where the packet leaves.
+#[derive(Debug, Default)]
+pub struct Headers {
+    /// The LIF.
+    pub lif: LifIndex,
+    /// Its port.
+    pub port: PortIndex,
+    macs: Macs,
+    link: Link,
+}
+
+#[derive(Debug, Default)]
+enum Link {
+    #[default]
+    Untagged,
+    Vlan([u8; TAG_LEN]),
+    Vxlan(Outer),
+}
+
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Tagged {
+    macs: Macs,
+    tag: [u8; TAG_LEN],
+}
+
+impl Headers {
+    /// For a LIF without tags.
+    pub fn untagged(lif: LifIndex, port: PortIndex, macs: Macs) -> Self {
+        Self { lif, port, macs, link: Link::Untagged }
+    }
+
+    /// For a LIF with a tag.
+    pub fn vlan(lif: LifIndex, port: PortIndex, macs: Macs, vlan: u16) -> Self {
+        Self { lif, port, macs, link: Link::Vlan(tag(vlan)) }
+    }
+
+    /// For a LIF behind the underlay.
+    pub fn vxlan(lif: LifIndex, macs: Macs, outer: Outer) -> Self {
+        Self { lif, port: outer.port, macs, link: Link::Vxlan(outer) }
+    }
+
+    /// Writes the packet's MACs, and puts before them what the LIF wants; None if there is no headroom.
+    #[inline(always)]
+    pub fn put(&self, packet: &mut impl Packet, inner: Inner) -> Option<()> {
+        match &self.link {
+            Link::Vxlan(outer) => {
+                let macs = view_mut(outer.put(packet, inner)?, 0)?;
+                *macs = self.macs;
+            }
+            Link::Vlan(tag) => {
+                let start = view_mut(packet.prepend(TAG_LEN)?, 0)?;
+                *start = Tagged { macs: self.macs, tag: *tag };
+            }
+            Link::Untagged => {
+                let macs = view_mut(packet.head_mut(), 0)?;
+                *macs = self.macs;
+            }
+        }
+        Some(())
+    }
+}
+
+/// An 802.1Q tag, its type included.
+pub fn tag(vlan: u16) -> [u8; TAG_LEN] {
+    let ([a, b], [c, d]) = (ethertype::VLAN.to_be_bytes(), vlan.to_be_bytes());
+    [a, b, c, d]
 }

@@ -2,7 +2,7 @@
 
 use crate::PortIndex;
 use crate::packet::BURST;
-use conntrack::{LifIndex, TcpFlags};
+use conntrack::{L2Index, LifIndex, TcpFlags};
 
 /// The stage a packet goes to next. Every stage takes the packets that are marked for it, and marks each for a later one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,8 +11,6 @@ pub enum Next {
     /// `egress`, to be dropped under [`Meta::reason`].
     #[default]
     Drop,
-    /// `decap`: of a VLAN or untagged LIF.
-    Untag,
     /// `decap`: underlay.
     Underlay,
     /// `from_kernel`.
@@ -25,7 +23,7 @@ pub enum Next {
     Lookup,
     /// `trap`, as [`Meta::class`].
     Trap,
-    /// `encap`, for [`Meta::out_lif`].
+    /// `encap`, as [`Meta::way`] or for [`Meta::out_lif`].
     Encap,
     /// `egress`, to be sent on [`Meta::port`].
     Send,
@@ -131,7 +129,31 @@ pub enum Kind {
     Error,
 }
 
-/// One packet's metadata: at most a cache line.
+/// Out LIF and MACs of a routed flow, by their place in the session table, or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Way(u32);
+
+impl Way {
+    /// That of a flow.
+    #[inline(always)]
+    pub fn of(index: L2Index) -> Self {
+        Self(index.0.wrapping_add(1))
+    }
+
+    /// The place.
+    #[inline(always)]
+    pub fn index(self) -> Option<L2Index> {
+        self.0.checked_sub(1).map(L2Index)
+    }
+
+    /// A number for it; 0 if it is none.
+    #[inline(always)]
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// One packet's metadata: half a cache line.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(32))]
 pub struct Meta {
@@ -145,8 +167,10 @@ pub struct Meta {
     pub kind: Kind,
     /// Where it arrived.
     pub in_lif: LifIndex,
-    /// Where it leaves.
+    /// Where it leaves, unless its flow says it.
     pub out_lif: LifIndex,
+    /// What its flow says of where and how it leaves.
+    pub way: Way,
     /// The port it is sent on.
     pub port: PortIndex,
     /// Of a TCP packet.
@@ -169,7 +193,7 @@ pub struct Meta {
     pub ip_len: u32,
 }
 
-const _: () = assert!(size_of::<Meta>() <= 64);
+const _: () = assert!(size_of::<Meta>() == 32);
 
 impl Meta {
     /// Marks it dropped.

@@ -11,43 +11,54 @@ use crate::wire::ethernet::{self, ethertype};
 use crate::wire::{
     Ethernet, Icmp, Ipv4, Ipv6, Tcp, Udp, icmp, icmpv6, ipv4, ipv6, protocol, tcp, udp, view, view_at,
 };
-use arrayvec::ArrayVec;
 use conntrack::checksum::checksum;
 use conntrack::{FlowKeyV4, FlowKeyV6, TcpFlags};
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 /// The keys of a burst, and whose they are.
 #[derive(Debug, Default)]
 pub struct Keys {
-    /// IPv4 keys.
-    pub v4: ArrayVec<FlowKeyV4, BURST>,
-    /// The packet of each.
-    pub v4_packets: ArrayVec<u8, BURST>,
-    /// IPv6 keys.
-    pub v6: ArrayVec<FlowKeyV6, BURST>,
-    /// The packet of each.
-    pub v6_packets: ArrayVec<u8, BURST>,
+    /// Of IPv4 packets.
+    pub v4: Queue<FlowKeyV4>,
+    /// Of IPv6 packets.
+    pub v6: Queue<FlowKeyV6>,
 }
 
-impl Keys {
+/// Keys of one family, each with the packet it is of.
+#[derive(Debug, Default)]
+pub struct Queue<K> {
+    keys: [K; BURST],
+    packets: [u8; BURST],
+    len: usize,
+}
+
+impl<K> Queue<K> {
+    /// In the order of the burst.
+    #[inline(always)]
+    pub fn keys(&self) -> &[K] {
+        self.keys.get(..self.len).unwrap_or_default()
+    }
+
+    /// Places in the burst.
+    #[inline(always)]
+    pub fn packets(&self) -> &[u8] {
+        self.packets.get(..self.len).unwrap_or_default()
+    }
+
+    /// Whether no packet has such a key.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     // A burst holds no more packets than there is room for keys.
     #[inline(always)]
-    fn push_v4(&mut self, packet: u8, key: FlowKeyV4) {
-        let _ = self.v4.try_push(key);
-        let _ = self.v4_packets.try_push(packet);
-    }
-
-    #[inline(always)]
-    fn push_v6(&mut self, packet: u8, key: FlowKeyV6) {
-        let _ = self.v6.try_push(key);
-        let _ = self.v6_packets.try_push(packet);
-    }
-
-    fn clear(&mut self) {
-        self.v4.clear();
-        self.v4_packets.clear();
-        self.v6.clear();
-        self.v6_packets.clear();
+    fn push(&mut self, packet: usize, key: K) {
+        if let (Some(to), Some(of)) = (self.keys.get_mut(self.len), self.packets.get_mut(self.len)) {
+            (*to, *of) = (key, packet as u8);
+            self.len += 1;
+        }
     }
 }
 
@@ -66,26 +77,47 @@ const ARP_ND: Verdict = Verdict::Trap(TrapClass::ArpNd);
 /// Takes the packets marked classify.
 #[inline(never)]
 pub fn run<P: Packet>(packets: &[P], metas: &mut Metas, keys: &mut Keys) {
-    keys.clear();
-    for ((index, packet), meta) in (0u8..).zip(packets).zip(metas) {
+    (keys.v4.len, keys.v6.len) = (0, 0);
+    for (index, (packet, meta)) in packets.iter().zip(metas).enumerate() {
         if meta.next != Next::Classify {
             continue;
         }
         let head = packet.head();
-        let ethertype = view_at::<Ethernet>(head, 0).map_or(0, |ethernet| ethernet.ethertype.get());
-        let verdict = match ethertype {
-            ethertype::IPV4 => classify_v4(head, meta, keys, index),
-            ethertype::IPV6 => classify_v6(head, meta, keys, index),
-            ethertype::ARP => Err(ARP_ND),
-            other if ethertype::is_tag(other) => Err(Verdict::Drop(DropReason::UnknownLif)),
-            _ => Err(EXCEPTION),
-        };
-        match verdict {
-            Ok(()) => meta.next = Next::Lookup,
-            Err(Verdict::Drop(reason)) => meta.drop(reason),
-            Err(Verdict::Trap(class)) => meta.trap(class),
+        if let Ok((frame, l4)) = FrameV4::ref_from_prefix(head)
+            && frame.ethertype.get() == ethertype::IPV4.swap_bytes()
+        {
+            if let Err(verdict) = classify_v4(head, frame, l4, meta, index, &mut keys.v4) {
+                mark(meta, verdict);
+                continue;
+            }
+        } else if let Some(key) = classify_other(head, meta) {
+            keys.v6.push(index, key);
+        } else {
+            continue;
         }
+        meta.next = Next::Lookup;
     }
+}
+
+#[inline(never)]
+fn mark(meta: &mut Meta, verdict: Verdict) {
+    match verdict {
+        Verdict::Drop(reason) => meta.drop(reason),
+        Verdict::Trap(class) => meta.trap(class),
+    }
+}
+
+/// All but IPv4, out of the way of its registers. None: marked.
+#[inline(never)]
+fn classify_other(head: &[u8], meta: &mut Meta) -> Option<FlowKeyV6> {
+    let key = match view::<Ethernet>(head).map_or(0, |ethernet| ethernet.ethertype.get()) {
+        ethertype::IPV6 => classify_v6(head, meta),
+        ethertype::IPV4 => Err(short(head, meta)),
+        ethertype::ARP => Err(ARP_ND),
+        other if ethertype::is_tag(other) => Err(Verdict::Drop(DropReason::UnknownLif)),
+        _ => Err(EXCEPTION),
+    };
+    key.map_err(|verdict| mark(meta, verdict)).ok()
 }
 
 /// What is malformed if the frame really ends, and beyond the first segment otherwise.
@@ -93,62 +125,92 @@ pub(crate) fn short(head: &[u8], meta: &Meta) -> Verdict {
     if (head.len() as u32) < meta.frame_len { EXCEPTION } else { MALFORMED }
 }
 
-/// The first bytes of a frame with an IPv4 packet.
+/// The first bytes of a frame with an IPv4 packet, in the words they are read in; the lowest byte of each comes first in
+/// the packet.
 #[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct FrameV4 {
-    _ethernet: Ethernet,
-    ip: Ipv4,
+    macs: [u8; 12],
+    ethertype: U16,
+    /// Version and header length, type of service, total length.
+    first: U32,
+    /// Identification, flags and fragment offset.
+    second: U32,
+    /// TTL, protocol, checksum.
+    third: U32,
+    /// Source and destination.
+    addresses: U64,
 }
 
+/// `l4` is what follows the header if it has no options.
 #[inline(always)]
-fn classify_v4(head: &[u8], meta: &mut Meta, keys: &mut Keys, index: u8) -> Result<(), Verdict> {
+fn classify_v4(
+    head: &[u8],
+    frame: &FrameV4,
+    l4: &[u8],
+    meta: &mut Meta,
+    index: usize,
+    keys: &mut Queue<FlowKeyV4>,
+) -> Result<(), Verdict> {
     const L3: usize = ethernet::LEN;
-    let Ok((FrameV4 { ip, .. }, l4)) = FrameV4::ref_from_prefix(head) else { return Err(short(head, meta)) };
-    let total_len = usize::from(ip.total_len.get());
-    if ip.version_ihl != 0x45 || ip.is_fragment() {
-        return Err(unusual_v4(head, ip, meta));
+    let (first, second, third) = (frame.first.get(), frame.second.get(), frame.third.get());
+    let addresses = frame.addresses.get();
+    // The low bits of the fragment's offset are in the second of its bytes.
+    const FRAGMENT: u32 = 0xff3f << 16;
+    if first as u8 != 0x45 || second & FRAGMENT != 0 {
+        return Err(unusual_v4(head, meta));
     }
-    if total_len < ipv4::LEN || L3 + total_len > meta.frame_len as usize {
+    let total_len = u32::from(((first >> 16) as u16).swap_bytes());
+    if total_len < ipv4::LEN as u32 || L3 as u32 + total_len > meta.frame_len {
         return Err(MALFORMED);
     }
-    if !ip.has_right_checksum() {
+    // Right if the sum of the words, of whatever size and byte order, is a multiple of 0xffff (RFC 1071 section 2). It is
+    // never 0: the version is not.
+    let sum = u64::from(first)
+        + u64::from(second)
+        + u64::from(third)
+        + (addresses as u32 as u64)
+        + (addresses >> 32);
+    if !sum.is_multiple_of(0xffff) {
         return Err(Verdict::Drop(DropReason::BadChecksum));
     }
-    if is_martian_v4(ip.source, ip.destination) {
+    if is_martian_v4(addresses) {
         return Err(MARTIAN);
     }
-    meta.ip_len = total_len as u32;
-    meta.tos = ip.tos;
+    meta.ip_len = total_len;
+    meta.tos = (first >> 8) as u8;
     meta.l4 = (L3 + ipv4::LEN) as u16;
-    let l4_len = total_len - ipv4::LEN;
-    let ports = match ip.protocol {
-        protocol::TCP => tcp_ports(head, l4, meta, l4_len)?,
+    let l4_len = total_len as usize - ipv4::LEN;
+    let protocol = (third >> 8) as u8;
+    let ports = match protocol {
         protocol::UDP => udp_ports(head, l4, meta, l4_len)?,
-        protocol::ICMP => {
-            let Some(icmp) = icmp_header(head, meta, l4_len)? else { return Err(MALFORMED) };
-            match icmp.kind {
-                icmp::ECHO_REQUEST | icmp::TIMESTAMP_REQUEST => query(meta, icmp, Kind::Request),
-                icmp::ECHO_REPLY | icmp::TIMESTAMP_REPLY => query(meta, icmp, Kind::Reply),
-                icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => {
-                    keys.push_v4(index, related::key_v4(head, meta)?);
-                    return Ok(());
-                }
-                _ => return Err(NEW),
-            }
-        }
-        _ => {
-            meta.kind = Kind::Other;
-            [0; 4]
-        }
+        protocol::TCP => tcp_ports(head, l4, meta, l4_len)?,
+        protocol::ICMP => return icmp_v4(head, addresses, meta, l4_len).map(|key| keys.push(index, key)),
+        _ => 0,
     };
-    keys.push_v4(index, FlowKeyV4::from_wire(meta.in_lif, ip.protocol, ip.addresses(), ports));
+    // Not as a result: that would be in memory on its way.
+    keys.push(index, FlowKeyV4::from_wire(meta.in_lif, protocol, addresses, ports));
     Ok(())
+}
+
+#[inline(never)]
+fn icmp_v4(head: &[u8], addresses: u64, meta: &mut Meta, l4_len: usize) -> Result<FlowKeyV4, Verdict> {
+    let Some(icmp) = icmp_header(head, meta, l4_len)? else { return Err(MALFORMED) };
+    let ports = match icmp.kind {
+        icmp::ECHO_REQUEST | icmp::TIMESTAMP_REQUEST => query(meta, icmp, Kind::Request),
+        icmp::ECHO_REPLY | icmp::TIMESTAMP_REPLY => query(meta, icmp, Kind::Reply),
+        icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => {
+            return related::key_v4(head, meta);
+        }
+        _ => return Err(NEW),
+    };
+    Ok(FlowKeyV4::from_wire(meta.in_lif, protocol::ICMP, addresses, ports))
 }
 
 /// Options, fragments and nonsense.
 #[cold]
-fn unusual_v4(head: &[u8], ip: &Ipv4, meta: &Meta) -> Verdict {
+fn unusual_v4(head: &[u8], meta: &Meta) -> Verdict {
+    let Some(ip) = view_at::<Ipv4>(head, ethernet::LEN) else { return short(head, meta) };
     let header_len = ip.header_len();
     let total_len = usize::from(ip.total_len.get());
     let too_long = ethernet::LEN + total_len > meta.frame_len as usize;
@@ -158,13 +220,13 @@ fn unusual_v4(head: &[u8], ip: &Ipv4, meta: &Meta) -> Verdict {
     match head.get(ethernet::LEN..ethernet::LEN + header_len) {
         None => short(head, meta),
         Some(header) if checksum(&[header]) != 0 => Verdict::Drop(DropReason::BadChecksum),
-        _ if is_martian_v4(ip.source, ip.destination) => MARTIAN,
+        _ if is_martian_v4(u64::from_le_bytes(ip.addresses())) => MARTIAN,
         _ => EXCEPTION,
     }
 }
 
 #[inline(always)]
-fn classify_v6(head: &[u8], meta: &mut Meta, keys: &mut Keys, index: u8) -> Result<(), Verdict> {
+fn classify_v6(head: &[u8], meta: &mut Meta) -> Result<FlowKeyV6, Verdict> {
     const L3: usize = ethernet::LEN;
     let Some(ip) = view_at::<Ipv6>(head, L3) else { return Err(short(head, meta)) };
     let ip_len = ipv6::LEN + usize::from(ip.payload_len.get());
@@ -184,7 +246,7 @@ fn classify_v6(head: &[u8], meta: &mut Meta, keys: &mut Keys, index: u8) -> Resu
     meta.l4 = l4 as u16;
     let l4_len = L3 + ip_len - l4;
     let rest = head.get(l4..).unwrap_or_default();
-    let [a, b, c, d] = match upper {
+    let ports = match upper {
         protocol::TCP => tcp_ports(head, rest, meta, l4_len)?,
         protocol::UDP => udp_ports(head, rest, meta, l4_len)?,
         protocol::ICMPV6 => {
@@ -199,23 +261,16 @@ fn classify_v6(head: &[u8], meta: &mut Meta, keys: &mut Keys, index: u8) -> Resu
             match kind {
                 icmpv6::ECHO_REQUEST => query(meta, icmp, Kind::Request),
                 icmpv6::ECHO_REPLY => query(meta, icmp, Kind::Reply),
-                icmpv6::UNREACHABLE..=icmpv6::PARAMETER_PROBLEM => {
-                    keys.push_v6(index, related::key_v6(head, meta)?);
-                    return Ok(());
-                }
+                icmpv6::UNREACHABLE..=icmpv6::PARAMETER_PROBLEM => return related::key_v6(head, meta),
                 _ => return Err(NEW),
             }
         }
-        _ => {
-            meta.kind = Kind::Other;
-            [0; 4]
-        }
+        _ => 0,
     };
     let (source, destination) = (ip.source.into(), ip.destination.into());
+    let [a, b, c, d] = ports.to_le_bytes();
     let (source_port, destination_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
-    let key = FlowKeyV6::new(meta.in_lif, upper, source, source_port, destination, destination_port);
-    keys.push_v6(index, key);
-    Ok(())
+    Ok(FlowKeyV6::new(meta.in_lif, upper, source, source_port, destination, destination_port))
 }
 
 fn is_nd(kind: u8) -> bool {
@@ -228,11 +283,8 @@ fn is_nd(kind: u8) -> bool {
 }
 
 #[inline(always)]
-fn tcp_ports(head: &[u8], l4: &[u8], meta: &mut Meta, l4_len: usize) -> Result<[u8; 4], Verdict> {
-    if l4_len < tcp::LEN {
-        return Err(MALFORMED);
-    }
-    let Some(tcp) = view::<Tcp>(l4) else { return Err(short(head, meta)) };
+fn tcp_ports(head: &[u8], l4: &[u8], meta: &mut Meta, l4_len: usize) -> Result<u32, Verdict> {
+    let Some(tcp) = view::<Tcp>(l4) else { return Err(cut_short(head, meta, l4_len < tcp::LEN)) };
     let flags = TcpFlags(tcp.flags);
     let header_len = tcp.header_len();
     if header_len < tcp::LEN || header_len > l4_len || flags.is_invalid() {
@@ -244,17 +296,20 @@ fn tcp_ports(head: &[u8], l4: &[u8], meta: &mut Meta, l4_len: usize) -> Result<[
 }
 
 #[inline(always)]
-fn udp_ports(head: &[u8], l4: &[u8], meta: &mut Meta, l4_len: usize) -> Result<[u8; 4], Verdict> {
-    if l4_len < udp::LEN {
-        return Err(MALFORMED);
-    }
-    let Some(udp) = view::<Udp>(l4) else { return Err(short(head, meta)) };
+fn udp_ports(head: &[u8], l4: &[u8], meta: &mut Meta, l4_len: usize) -> Result<u32, Verdict> {
+    let Some(udp) = view::<Udp>(l4) else { return Err(cut_short(head, meta, l4_len < udp::LEN)) };
     let len = usize::from(udp.len.get());
     if len < udp::LEN || len > l4_len {
         return Err(MALFORMED);
     }
     meta.kind = Kind::Udp;
     Ok(first_word(l4))
+}
+
+/// What has no whole header of TCP or UDP in its first segment; for certain if the packet itself is too short for one.
+#[cold]
+fn cut_short(head: &[u8], meta: &Meta, is_certain: bool) -> Verdict {
+    if is_certain { MALFORMED } else { short(head, meta) }
 }
 
 /// The ICMP header, if the packet is long enough for one.
@@ -268,33 +323,44 @@ fn icmp_header<'h>(head: &'h [u8], meta: &Meta, l4_len: usize) -> Result<Option<
     }
 }
 
-fn query(meta: &mut Meta, icmp: &Icmp, kind: Kind) -> [u8; 4] {
+fn query(meta: &mut Meta, icmp: &Icmp, kind: Kind) -> u32 {
     meta.kind = kind;
-    if kind == Kind::Request { both(icmp.identifier, [0; 2]) } else { both([0; 2], icmp.identifier) }
+    let identifier = u32::from(u16::from_le_bytes(icmp.identifier));
+    if kind == Kind::Request { identifier } else { identifier << 16 }
 }
 
-/// Both ports of TCP and UDP, which begin with them.
+/// Both ports of TCP and UDP, which begin with them, as one little-endian word.
 #[inline(always)]
-fn first_word(l4: &[u8]) -> [u8; 4] {
-    l4.first_chunk().copied().unwrap_or_default()
-}
-
-/// Source and destination port, as they stand in a packet.
-fn both([a, b]: [u8; 2], [c, d]: [u8; 2]) -> [u8; 4] {
-    [a, b, c, d]
+fn first_word(l4: &[u8]) -> u32 {
+    l4.first_chunk().map_or(0, |word| u32::from_le_bytes(*word))
 }
 
 /// Addresses that no packet on a wire may have (RFC 1122 section 3.2.1.3): loopback either way, multicast or broadcast as
-/// source, and both the same (the land attack).
+/// source, and both the same (the land attack). `addresses` are a source and a destination, little-endian.
 #[inline(always)]
-fn is_martian_v4(source: [u8; 4], destination: [u8; 4]) -> bool {
-    let first = source[0];
-    // One branch for all.
-    (first == 127)
-        | (first & 0xf0 == 0xe0)
-        | (source == [255; 4])
-        | (destination[0] == 127)
-        | (source == destination)
+fn is_martian_v4(addresses: u64) -> bool {
+    /// Of a first byte: bit 0 if a source with it may be wrong, bit 1 if a destination is.
+    const FIRST: [u8; 256] = {
+        let mut first = [0; 256];
+        let mut byte = 224;
+        while byte < 240 {
+            first[byte] = 1;
+            byte += 1;
+        }
+        first[255] = 1;
+        first[127] = 3;
+        first
+    };
+    let of = |byte: u8| FIRST.get(usize::from(byte)).copied().unwrap_or_default();
+    let wrong = of(addresses as u8) & 1 | of((addresses >> 32) as u8) & 2;
+    let (source, destination) = (addresses as u32, (addresses >> 32) as u32);
+    (wrong != 0 || source == destination) && (source as u8 != 255 || is_martian_from_255(source, destination))
+}
+
+/// Of a source in 255.0.0.0/8, only the broadcast address is martian.
+#[cold]
+fn is_martian_from_255(source: u32, destination: u32) -> bool {
+    source == u32::MAX || destination as u8 == 127 || source == destination
 }
 
 #[inline]

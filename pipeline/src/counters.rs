@@ -57,6 +57,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// One frame.
+    pub fn of(lif: LifIndex, bytes: u32) -> Self {
+        Self { lif, packets: 1, bytes: bytes.into() }
+    }
+
     /// One more frame; the run so far if it is of another LIF.
     #[inline(always)]
     pub fn add(&mut self, lif: LifIndex, bytes: u32) -> Option<Run> {

@@ -1,8 +1,8 @@
 //! Group 1, exits: classify (a tenant's frame), local (on the underlay, but no tunnel packet), drop (`unknown_lif`,
 //! `malformed`, `bad_checksum`, `not_for_us`, `outer_fragment`, `ecn_congestion`).
 //!
-//! Removes the tag, or tag and outer headers, so that every packet begins with the tenant's Ethernet header; learns the VTEP
-//! behind the inner source MAC.
+//! Removes tag and outer headers, and for ingress the tag alone, so that every packet begins with the tenant's Ethernet
+//! header; learns the VTEP behind the inner source MAC.
 
 use crate::batch::{DropReason, Meta, Metas, Next};
 use crate::counters::{Other, Run};
@@ -15,19 +15,19 @@ use crate::wire::{Ethernet, view};
 use crate::worker::Context;
 use conntrack::LifIndex;
 
-/// Takes the packets marked untag and underlay.
+/// Bytes before the tag.
+const MACS: usize = 12;
+
+/// Takes the packets marked underlay.
 #[inline(never)]
 pub fn run<P: Packet>(cx: &Context<'_>, packets: &mut [P], metas: &mut Metas) {
+    let Some(tunnel) = &cx.shared.underlay else { return };
     let mut received = Run::default();
     for (packet, meta) in packets.iter_mut().zip(metas) {
-        match meta.next {
-            Next::Untag => untag(packet, meta),
-            Next::Underlay => match &cx.shared.underlay {
-                Some(tunnel) => open(cx, tunnel, packet, meta),
-                None => meta.drop(DropReason::UnknownLif),
-            },
-            _ => continue,
+        if meta.next != Next::Underlay {
+            continue;
         }
+        open(cx, tunnel, packet, meta);
         if meta.next == Next::Classify
             && let Some(run) = received.add(meta.in_lif, meta.frame_len)
         {
@@ -37,22 +37,10 @@ pub fn run<P: Packet>(cx: &Context<'_>, packets: &mut [P], metas: &mut Metas) {
     cx.counters.lif_rx(received);
 }
 
-#[inline]
-fn untag(packet: &mut impl Packet, meta: &mut Meta) {
-    if usize::from(meta.l2) > ethernet::LEN && !pop_tag(packet) {
-        return meta.drop(DropReason::Malformed);
-    }
-    arrived(packet, meta);
-}
-
-/// Moves the MACs over the tag.
-#[inline]
+/// Takes the tag off: the MACs move up to the type.
+#[inline(always)]
 pub(crate) fn pop_tag(packet: &mut impl Packet) -> bool {
-    let Some(start) = packet.head_mut().first_chunk_mut::<{ ethernet::LEN + TAG_LEN }>() else {
-        return false;
-    };
-    start.copy_within(0..12, TAG_LEN);
-    packet.trim_front(TAG_LEN)
+    packet.cut::<MACS, TAG_LEN>()
 }
 
 #[inline]
@@ -90,7 +78,7 @@ pub(crate) fn strip(
     if ecn::decapsulate(frame, outer_ecn) { Ok(()) } else { Err(DropReason::EcnCongestion) }
 }
 
-#[inline]
+#[inline(always)]
 fn arrived(packet: &impl Packet, meta: &mut Meta) {
     meta.frame_len = packet.total_len() as u32;
     meta.next = Next::Classify;

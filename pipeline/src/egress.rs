@@ -15,6 +15,9 @@ pub fn run<P: Packet>(
     metas: &Metas,
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
+    if let Some(port) = common_port(packets, metas) {
+        return out.outbox.send_all(cx, port, packets, out.io);
+    }
     for (packet, meta) in packets.drain(..).zip(metas) {
         match meta.next {
             Next::Send => out.send(cx, meta.port, packet),
@@ -22,6 +25,14 @@ pub fn run<P: Packet>(
             _ => cx.counters.drop(meta.reason),
         }
     }
+}
+
+/// The port that all packets are to be sent on, if it is the same.
+#[inline(always)]
+fn common_port<P>(packets: &[P], metas: &Metas) -> Option<PortIndex> {
+    let metas = metas.get(..packets.len())?;
+    let port = metas.first()?.port;
+    metas.iter().all(|meta| meta.next == Next::Send && meta.port == port).then_some(port)
 }
 
 /// What stages that send need: the queues, the ports, and who is to be solicited.
@@ -74,6 +85,17 @@ impl<P: Packet> Outbox<P> {
         let _ = waiting.packets.try_push(packet);
     }
 
+    /// Hands a whole burst to the port, after what waits for it.
+    #[inline]
+    fn send_all(&mut self, cx: &Context<'_>, port: PortIndex, packets: &mut Burst<P>, io: &mut impl Io<P>) {
+        let Some(waiting) = self.ports.get_mut(usize::from(port.0)) else { return packets.clear() };
+        if !waiting.packets.is_empty() {
+            waiting.flush(cx, port, io);
+        }
+        let bytes = packets.iter().map(|packet| packet.total_len() as u64).sum();
+        hand_over(cx, port, packets, bytes, io);
+    }
+
     #[inline]
     fn flush(&mut self, cx: &Context<'_>, io: &mut impl Io<P>) {
         for (port, waiting) in (0u8..).map(PortIndex).zip(&mut self.ports) {
@@ -87,12 +109,24 @@ impl<P: Packet> Outbox<P> {
 impl<P: Packet> Waiting<P> {
     #[inline]
     fn flush(&mut self, cx: &Context<'_>, port: PortIndex, io: &mut impl Io<P>) {
-        let offered = self.packets.len() as u64;
-        io.transmit(port, &mut self.packets);
-        let left = self.packets.len() as u64;
-        let left_bytes: u64 = self.packets.iter().map(|packet| packet.total_len() as u64).sum();
-        cx.counters.port_tx(port, offered - left, self.bytes - left_bytes, left);
-        self.packets.clear();
+        hand_over(cx, port, &mut self.packets, self.bytes, io);
         self.bytes = 0;
     }
+}
+
+/// Gives packets of `bytes` together to the port's queue; drops and counts what it does not take.
+#[inline]
+fn hand_over<P: Packet>(
+    cx: &Context<'_>,
+    port: PortIndex,
+    packets: &mut Burst<P>,
+    bytes: u64,
+    io: &mut impl Io<P>,
+) {
+    let offered = packets.len() as u64;
+    io.transmit(port, packets);
+    let left = packets.len() as u64;
+    let left_bytes: u64 = packets.iter().map(|packet| packet.total_len() as u64).sum();
+    cx.counters.port_tx(port, offered - left, bytes - left_bytes, left);
+    packets.clear();
 }

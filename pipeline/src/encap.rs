@@ -4,91 +4,119 @@
 //! for everybody, or for nobody known, are replicated to all the LIF's VTEPs, the original to the last of them.
 
 use crate::PortIndex;
-use crate::adjacency::Adjacencies;
+use crate::adjacency::{self, Adjacencies, Headers};
 use crate::batch::{DropReason, Meta, Metas, Next};
 use crate::config::Encapsulation;
 use crate::counters::{Other, Run};
 use crate::egress::Out;
 use crate::fdb;
 use crate::lif::Entry;
+use crate::nat;
 use crate::packet::{Io, Packet};
 use crate::tunnel::{Inner, Outer, Tunnel};
-use crate::wire::ethernet::{self, TAG_LEN, ethertype, is_group};
+use crate::wire::ethernet::{self, TAG_LEN, is_group};
 use crate::wire::{Ethernet, view};
 use crate::worker::Context;
+use conntrack::table::Burst;
+use conntrack::{L2Rewrite, LifIndex, RewriteFlags};
 
-/// Takes the packets marked encap.
+/// Takes the packets marked encap; `burst` is that in which their flows were found.
 #[inline(never)]
 pub fn run<P: Packet>(
     cx: &Context<'_>,
+    burst: &Burst<'_>,
     adjacencies: &mut Adjacencies,
     packets: &mut [P],
     metas: &mut Metas,
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
     let validity = cx.validity();
-    let mut sent = Run::default();
-    for (packet, meta) in packets.iter_mut().zip(metas) {
-        if meta.next != Next::Encap {
-            continue;
-        }
-        let done = match adjacent(adjacencies, validity, packet, meta) {
-            Some((outer, inner)) => {
-                outer.put(packet, inner).then_some(outer.port).ok_or(DropReason::NoHeadroom)
-            }
-            None => leave(cx, adjacencies, validity, packet, meta, out),
-        };
-        match done {
-            Ok(port) => {
-                if let Some(run) = sent.add(meta.out_lif, meta.frame_len) {
-                    cx.counters.lif_tx(run);
-                }
+    if put_known(cx, adjacencies, validity, packets, metas) {
+        return;
+    }
+    for (packet, meta) in packets.iter_mut().zip(metas).filter(|(_, meta)| meta.next == Next::Encap) {
+        match leave(cx, burst, adjacencies, validity, packet, meta, out) {
+            Ok((lif, port)) => {
+                cx.counters.lif_tx(Run::of(lif, meta.frame_len));
                 meta.send(port);
             }
             Err(reason) => meta.drop(reason),
         }
     }
-    cx.counters.lif_tx(sent);
 }
 
-/// The headers of a flow's packet, if they are known already.
-#[inline(always)]
-fn adjacent<'a>(
-    adjacencies: &'a Adjacencies,
+/// Takes the packets of flows whose headers are known. Whether no others are left.
+#[inline(never)]
+fn put_known<P: Packet>(
+    cx: &Context<'_>,
+    adjacencies: &Adjacencies,
     validity: u64,
-    packet: &impl Packet,
-    meta: &Meta,
-) -> Option<(&'a Outer, Inner)> {
-    let start = *view::<[u8; 8]>(packet.head())?;
-    let outer = adjacencies.get(fdb::key_of(meta.out_lif, start), validity)?;
-    (meta.outer_port != 0).then_some((outer, Inner { tos: meta.tos, source_port: meta.outer_port }))
+    packets: &mut [P],
+    metas: &mut Metas,
+) -> bool {
+    let mut sent = Run::default();
+    let mut all = true;
+    for (packet, meta) in packets.iter_mut().zip(metas) {
+        if meta.next != Next::Encap {
+            continue;
+        }
+        let Some(headers) = adjacencies.way(meta.way, validity).filter(|_| meta.outer_port != 0) else {
+            all = false;
+            continue;
+        };
+        if headers.put(packet, Inner { tos: meta.tos, source_port: meta.outer_port }).is_none() {
+            meta.drop(DropReason::NoHeadroom);
+            continue;
+        }
+        meta.send(headers.port);
+        if let Some(run) = sent.add(headers.lif, meta.frame_len) {
+            cx.counters.lif_tx(run);
+        }
+    }
+    cx.counters.lif_tx(sent);
+    all
 }
 
-/// All others; the port to send on.
+/// All others: LIF and port to send on.
 #[inline(never)]
 fn leave<P: Packet>(
     cx: &Context<'_>,
+    burst: &Burst<'_>,
     adjacencies: &mut Adjacencies,
     validity: u64,
     packet: &mut P,
     meta: &Meta,
     out: &mut Out<'_, P, impl Io<P>>,
-) -> Result<PortIndex, DropReason> {
-    let lif = cx.shared.lifs.get(meta.out_lif).ok_or(DropReason::UnknownLif)?;
+) -> Result<(LifIndex, PortIndex), DropReason> {
+    let l2 = match meta.way.index() {
+        Some(index) => burst.l2(index),
+        None => L2Rewrite { out_lif: meta.out_lif, ..Default::default() },
+    };
+    let index = l2.out_lif;
+    let lif = cx.shared.lifs.get(index).ok_or(DropReason::UnknownLif)?;
+    if meta.way.index().is_some() {
+        nat::write_macs(packet.head_mut(), RewriteFlags(RewriteFlags::ROUTED), &l2);
+    }
     match lif.encapsulation {
-        Encapsulation::Untagged => {}
-        Encapsulation::Vlan(vlan) => push_tag(packet, vlan)?,
+        Encapsulation::Untagged => {
+            adjacencies.put_way(meta.way, validity, Headers::untagged(index, lif.port, l2.macs));
+        }
+        Encapsulation::Vlan(vlan) => {
+            adjacencies.put_way(meta.way, validity, Headers::vlan(index, lif.port, l2.macs, vlan));
+            push_tag(packet, vlan)?;
+        }
         Encapsulation::Vxlan(vni) => {
             let tunnel = cx.shared.underlay.as_ref().ok_or(DropReason::UnknownLif)?;
             let inner = Inner::of(packet.head());
-            let network = Network { cx, tunnel, lif, vni };
-            let outer = network.resolve(adjacencies, validity, packet, meta, inner, out)?;
-            if !outer.put(packet, inner) {
-                return Err(DropReason::NoHeadroom);
+            let network = Network { cx, tunnel, index, lif, vni };
+            let (outer, known) = network.resolve(adjacencies, validity, packet, inner, out)?;
+            outer.put(packet, inner).ok_or(DropReason::NoHeadroom)?;
+            if known {
+                adjacencies.put_way(meta.way, validity, Headers::vxlan(index, l2.macs, outer));
             }
         }
     }
-    Ok(lif.port)
+    Ok((index, lif.port))
 }
 
 #[inline]
@@ -96,10 +124,8 @@ fn push_tag(packet: &mut impl Packet, vlan: u16) -> Result<(), DropReason> {
     let head = packet.prepend(TAG_LEN).ok_or(DropReason::NoHeadroom)?;
     let start = head.first_chunk_mut::<16>().ok_or(DropReason::NoHeadroom)?;
     start.copy_within(TAG_LEN.., 0);
-    let [a, b] = ethertype::VLAN.to_be_bytes();
-    let [c, d] = vlan.to_be_bytes();
     if let Some(tag) = start.last_chunk_mut::<TAG_LEN>() {
-        *tag = [a, b, c, d];
+        *tag = adjacency::tag(vlan);
     }
     Ok(())
 }
@@ -108,36 +134,36 @@ fn push_tag(packet: &mut impl Packet, vlan: u16) -> Result<(), DropReason> {
 struct Network<'a, 'c> {
     cx: &'a Context<'c>,
     tunnel: &'a Tunnel,
+    index: LifIndex,
     lif: &'a Entry,
     vni: u32,
 }
 
 impl Network<'_, '_> {
-    /// The headers to the VTEP behind the destination MAC; where there is none known, or several, after copies to all but
-    /// the last.
+    /// The headers to the VTEP behind the destination MAC, and whether it is known; where there is none known, or several,
+    /// after copies to all but the last.
     fn resolve<P: Packet>(
         &self,
         adjacencies: &mut Adjacencies,
         validity: u64,
         packet: &P,
-        meta: &Meta,
         inner: Inner,
         out: &mut Out<'_, P, impl Io<P>>,
-    ) -> Result<Outer, DropReason> {
+    ) -> Result<(Outer, bool), DropReason> {
         let destination = view::<Ethernet>(packet.head()).ok_or(DropReason::Malformed)?.destination;
-        let key = fdb::key(meta.out_lif, destination);
-        if let Some(outer) = adjacencies.get(key, validity) {
-            return Ok(outer.clone());
+        let key = fdb::key(self.index, destination);
+        if let Some(outer) = adjacencies.destination(key, validity) {
+            return Ok((outer.clone(), true));
         }
         let known = match is_group(&destination) {
             true => None,
-            false => self.cx.shared.fdb.lookup(meta.out_lif, destination, self.cx.second),
+            false => self.cx.shared.fdb.lookup(self.index, destination, self.cx.second),
         };
-        let Some(vtep) = known else { return self.replicate(packet, inner, out) };
+        let Some(vtep) = known else { return Ok((self.replicate(packet, inner, out)?, false)) };
         let remote = self.cx.underlay_hop(vtep, out.due).ok_or(DropReason::NoNeighbor)?;
         let outer = self.tunnel.outer(&remote, self.vni);
-        adjacencies.put(key, validity, &outer);
-        Ok(outer)
+        adjacencies.put_destination(key, validity, &outer);
+        Ok((outer, true))
     }
 
     /// Sends copies to all VTEPs that can be reached but the last, which is returned for the original.
@@ -157,7 +183,7 @@ impl Network<'_, '_> {
             };
             if let Some(previous) = last.replace(self.tunnel.outer(&remote, self.vni)) {
                 let copy = out.io.duplicate(packet, ethernet::LEN);
-                match copy.and_then(|mut copy| previous.put(&mut copy, inner).then_some(copy)) {
+                match copy.and_then(|mut copy| previous.put(&mut copy, inner).is_some().then_some(copy)) {
                     Some(copy) => {
                         cx.counters.other(Other::Replicated, 1);
                         out.send(cx, self.tunnel.port, copy);

@@ -15,7 +15,7 @@ use crate::testing::Pool;
 use crate::tunnel::{Inner, Received, Remote, Tunnel, inner_tos, outer_port};
 use crate::wire::ethernet;
 use bolero::check;
-use conntrack::{L2Rewrite, RewriteFlags, RewriteV4, RewriteV6};
+use conntrack::{RewriteFlags, RewriteV4, RewriteV6};
 use std::net::IpAddr;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -31,7 +31,7 @@ fn outer(ipv6: bool, changes: &[(u8, u8)], rest: &[u8]) -> (Tunnel, Vec<u8>) {
     let pool = Pool::new(1);
     let mut packet = pool.packet(rest);
     let outer = tunnel.outer(&Remote { mac: MAC, address: Address::from(local) }, 77);
-    assert!(outer.put(&mut packet, Inner { tos: 0, source_port: 50_000 }));
+    assert!(outer.put(&mut packet, Inner { tos: 0, source_port: 50_000 }).is_some());
     let mut bytes = packet.bytes();
     for (at, value) in changes {
         if let Some(byte) = bytes.get_mut(usize::from(*at)) {
@@ -85,7 +85,7 @@ fn classify_and_rewrite() {
         let mut keys = Keys::default();
         classify::run(std::slice::from_ref(&packet), &mut metas, &mut keys);
         let meta = metas[0];
-        assert_eq!(keys.v4.len() + keys.v6.len(), usize::from(meta.next == Next::Lookup));
+        assert_eq!(keys.v4.keys().len() + keys.v6.keys().len(), usize::from(meta.next == Next::Lookup));
         if meta.next != Next::Lookup {
             return;
         }
@@ -93,12 +93,11 @@ fn classify_and_rewrite() {
         let _ = related::checksum_is_right(&packet, &meta, !keys.v6.is_empty());
         let flags = RewriteFlags(RewriteFlags::ROUTED | RewriteFlags::TRANSLATE);
         let (v4, v6) = (RewriteV4 { flags, ..Default::default() }, RewriteV6 { flags, ..Default::default() });
-        let l2 = L2Rewrite::default();
         let mut packet = packet;
         match (keys.v4.is_empty(), meta.kind == Kind::Error) {
-            (false, false) => _ = nat::apply_v4(packet.head_mut(), &meta, &v4, &l2),
+            (false, false) => _ = nat::apply_v4(packet.head_mut(), &meta, &v4),
             (false, true) => _ = related::apply_v4(packet.head_mut(), &meta, &v4),
-            (true, false) => _ = nat::apply_v6(packet.head_mut(), &meta, &v6, &l2),
+            (true, false) => _ = nat::apply_v6(packet.head_mut(), &meta, &v6),
             (true, true) => _ = related::apply_v6(packet.head_mut(), &meta, &v6),
         }
         let end = ethernet::LEN + meta.ip_len as usize;

@@ -7,6 +7,8 @@ use crate::wire::ethernet::{TAG_LEN, ethertype};
 use crate::wire::{Ethernet, VlanTag, view, view_at};
 use conntrack::LifIndex;
 use hashbrown::HashMap;
+use zerocopy::byteorder::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 /// Who takes the frames of a tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,7 +44,8 @@ pub struct Entry {
 pub struct Lifs {
     entries: Box<[Entry]>,
     /// By port and VLAN id; 0 is untagged.
-    ports: Box<[Box<[Owner]>]>,
+    ports: Box<[Box<[Owner; VLANS]>]>,
+    least_mtu: u32,
     by_vni: HashMap<u32, LifIndex>,
     by_trap_vni: HashMap<u32, LifIndex>,
 }
@@ -50,7 +53,7 @@ pub struct Lifs {
 impl Lifs {
     /// From a valid configuration; `vteps` are those of each LIF.
     pub fn new(config: &Config, mut vteps: impl FnMut(&crate::Lif) -> Box<[NeighborIndex]>) -> Self {
-        let tags = |_| vec![Owner::None; 4096].into_boxed_slice();
+        let tags = |_| Box::new(NOBODY);
         let mut ports: Box<[_]> = config.ports.iter().map(tags).collect();
         let mut own = |port: PortIndex, tag: u16, owner| {
             let tags = ports.get_mut(usize::from(port.0));
@@ -81,13 +84,21 @@ impl Lifs {
             trap_vni: lif.trap_vni,
             vteps: vteps(lif),
         });
-        Self { entries: entries.collect(), ports, by_vni, by_trap_vni }
+        let entries: Box<[Entry]> = entries.collect();
+        let least_mtu = entries.iter().map(|lif| lif.mtu).min().unwrap_or(0);
+        Self { entries, ports, least_mtu, by_vni, by_trap_vni }
     }
 
     /// A LIF.
     #[inline]
     pub fn get(&self, lif: LifIndex) -> Option<&Entry> {
         self.entries.get(usize::from(lif.0))
+    }
+
+    /// The smallest of all: packets up to it fit everywhere.
+    #[inline(always)]
+    pub fn least_mtu(&self) -> u32 {
+        self.least_mtu
     }
 
     /// The LIF of a VNI on the underlay.
@@ -105,21 +116,40 @@ impl Lifs {
     /// What the tags of a port stand for.
     #[inline]
     pub fn tags(&self, port: PortIndex) -> Tags<'_> {
-        Tags(self.ports.get(usize::from(port.0)).map_or(&[], |tags| tags))
+        Tags(self.ports.get(usize::from(port.0)).map_or(&NOBODY, |tags| tags))
     }
 }
 
+/// Ids of VLANs, 0 and 4095 included.
+const VLANS: usize = 4096;
+static NOBODY: [Owner; VLANS] = [Owner::None; VLANS];
+
 /// Whose frames arrive on a port, by VLAN id.
 #[derive(Clone, Copy, Debug)]
-pub struct Tags<'l>(&'l [Owner]);
+pub struct Tags<'l>(&'l [Owner; VLANS]);
 
 impl Tags<'_> {
+    /// The LIF of a frame with one tag that begins with `head`.
+    #[inline(always)]
+    pub fn tagged_lif(&self, head: &[u8]) -> Option<LifIndex> {
+        let Tagged { ethertype, tag, .. } = view(head)?;
+        let inner = tag.ethertype;
+        if ethertype.get() != ethertype::VLAN
+            || inner.get() != ethertype::IPV4 && ethertype::is_tag(inner.get())
+        {
+            return None;
+        }
+        match self.of(tag.id()) {
+            Owner::Lif(lif) => Some(lif),
+            _ => None,
+        }
+    }
+
     /// Who takes a frame that begins with `head`, and how many bytes come before its network header; None if it is too short
     /// to tell. A priority tag (VLAN 0) counts as none; a second tag, and a service tag, belong to nobody.
-    #[inline(always)]
+    #[inline]
     pub fn owner(&self, head: &[u8]) -> Option<(Owner, u8)> {
         let ethernet: &Ethernet = view(head)?;
-        let by_tag = |id: u16| self.0.get(usize::from(id)).copied().unwrap_or_default();
         const UNTAGGED: u8 = crate::wire::ethernet::LEN as u8;
         const TAGGED: u8 = UNTAGGED + TAG_LEN as u8;
         match ethernet.ethertype.get() {
@@ -128,10 +158,24 @@ impl Tags<'_> {
                 if ethertype::is_tag(tag.ethertype.get()) {
                     return Some((Owner::None, TAGGED));
                 }
-                Some((by_tag(tag.id()), TAGGED))
+                Some((self.of(tag.id()), TAGGED))
             }
             other if ethertype::is_tag(other) => Some((Owner::None, TAGGED)),
-            _ => Some((by_tag(0), UNTAGGED)),
+            _ => Some((self.of(0), UNTAGGED)),
         }
     }
+
+    #[inline(always)]
+    fn of(&self, id: u16) -> Owner {
+        self.0.get(usize::from(id)).copied().unwrap_or_default()
+    }
+}
+
+/// The start of a frame with a tag.
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Tagged {
+    _macs: [u8; 12],
+    ethertype: U16,
+    tag: VlanTag,
 }

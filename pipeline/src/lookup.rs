@@ -3,13 +3,13 @@
 //!
 //! Looks up the whole burst, then takes packet by packet what its flow says.
 
-use crate::batch::{DropReason, Kind, Meta, Metas, Next, TrapClass};
+use crate::batch::{DropReason, Kind, Meta, Metas, Next, TrapClass, Way};
 use crate::classify::Keys;
 use crate::counters::Other;
 use crate::egress::Out;
 use crate::mirror;
 use crate::nat::{self, Applied};
-use crate::packet::{BURST, Io, Packet};
+use crate::packet::{Io, Packet};
 use crate::related;
 use crate::wire::{ethernet, ipv6};
 use crate::worker::Context;
@@ -28,25 +28,27 @@ pub fn run<P: Packet>(
     out: &mut Out<'_, P, impl Io<P>>,
 ) -> bool {
     let mut done = Done::default();
+    // As many of the one as of the other: one check for both.
+    let metas = metas.get_mut(..packets.len()).unwrap_or_default();
     if !keys.v4.is_empty() {
-        let mut flows: [Option<FlowV4<'_>>; BURST] = [None; BURST];
-        burst.lookup_v4(&keys.v4, cx.timestamp, flows.get_mut(..keys.v4.len()).unwrap_or_default());
-        for (flow, index) in flows.iter().zip(&keys.v4_packets) {
-            let index = usize::from(*index);
-            if let (Some(packet), Some(meta)) = (packets.get_mut(index), metas.get_mut(index)) {
-                one(cx, packet, meta, flow.as_ref(), &mut done, out);
+        let indices = keys.v4.packets();
+        burst.take_v4(keys.v4.keys(), cx.timestamp, |i, flow: Option<FlowV4<'_>>| {
+            if let Some(index) = indices.get(i).copied().map(usize::from)
+                && let (Some(packet), Some(meta)) = (packets.get_mut(index), metas.get_mut(index))
+            {
+                one(cx, packet, meta, flow, &mut done, out);
             }
-        }
+        });
     }
     if !keys.v6.is_empty() {
-        let mut flows: [Option<FlowV6<'_>>; BURST] = [None; BURST];
-        burst.lookup_v6(&keys.v6, cx.timestamp, flows.get_mut(..keys.v6.len()).unwrap_or_default());
-        for (flow, index) in flows.iter().zip(&keys.v6_packets) {
-            let index = usize::from(*index);
-            if let (Some(packet), Some(meta)) = (packets.get_mut(index), metas.get_mut(index)) {
-                one(cx, packet, meta, flow.as_ref(), &mut done, out);
+        let indices = keys.v6.packets();
+        burst.take_v6(keys.v6.keys(), cx.timestamp, |i, flow: Option<FlowV6<'_>>| {
+            if let Some(index) = indices.get(i).copied().map(usize::from)
+                && let (Some(packet), Some(meta)) = (packets.get_mut(index), metas.get_mut(index))
+            {
+                one(cx, packet, meta, flow, &mut done, out);
             }
-        }
+        });
     }
     cx.counters.other(Other::Established, done.established);
     cx.counters.other(Other::Related, done.related);
@@ -64,16 +66,16 @@ fn one<P: Packet, F: Flow>(
     cx: &Context<'_>,
     packet: &mut P,
     meta: &mut Meta,
-    flow: Option<&F>,
+    flow: Option<F>,
     done: &mut Done,
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
     let Some(flow) = flow else { return meta.trap(TrapClass::New) };
     let rewrite = flow.rewrite();
     if rewrite.flags.any(RewriteFlags::SPECIAL) || meta.kind == Kind::Error || meta.tcp_flags.is_control() {
-        return special(cx, packet, meta, flow, &rewrite, done, out);
+        return special(cx, packet, meta, flow, done, out);
     }
-    established(cx, packet, meta, flow, &rewrite, done);
+    established(cx, packet, meta, &flow, &rewrite, done);
 }
 
 /// What is not just rewritten and sent on.
@@ -82,11 +84,12 @@ fn special<P: Packet, F: Flow>(
     cx: &Context<'_>,
     packet: &mut P,
     meta: &mut Meta,
-    flow: &F,
-    rewrite: &Rewrite<F::Address>,
+    flow: F,
     done: &mut Done,
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
+    // Read anew: what is passed by reference would have to be in memory for all packets.
+    let (flow, rewrite) = (&flow, &flow.rewrite());
     if rewrite.flags.any(RewriteFlags::DEAD) {
         // It ended since the burst was looked up, by an earlier packet of it.
         return meta.trap(TrapClass::New);
@@ -110,6 +113,7 @@ fn special<P: Packet, F: Flow>(
     } else {
         established(cx, packet, meta, flow, rewrite, done);
         if rewrite.flags.any(RewriteFlags::SNOOP) && meta.next == Next::Encap {
+            nat::write_macs(packet.head_mut(), rewrite.flags, &flow.l2());
             mirror::run(cx, packet, meta, session_lif(meta, flow, rewrite), flow.collector(), out);
         }
     }
@@ -132,18 +136,22 @@ fn established<P: Packet, F: Flow>(
     rewrite: &Rewrite<F::Address>,
     done: &mut Done,
 ) {
-    let l2 = flow.l2();
-    if !fits(cx, meta, &l2) {
+    if meta.ip_len > cx.shared.lifs.least_mtu() && !fits(cx, meta, &flow.l2()) {
         return;
     }
-    match F::apply(packet.head_mut(), meta, rewrite, &l2) {
+    match F::apply(packet.head_mut(), meta, rewrite) {
         Applied::Done => {
             flow.count(cx.timestamp, session_bytes(meta));
             done.established += 1;
             // Where the headers are not that simple, the port is found in the packet.
             let is_plain = !F::IS_V6 || usize::from(meta.l4) == ethernet::LEN + ipv6::LEN;
             meta.outer_port = if is_plain { rewrite.outer_port } else { 0 };
-            leave(meta, &l2);
+            if rewrite.flags.any(RewriteFlags::ROUTED) {
+                meta.way = Way::of(rewrite.l2);
+                meta.next = Next::Encap;
+            } else {
+                leave(meta, &flow.l2());
+            }
         }
         Applied::Expired | Applied::Short => meta.trap(TrapClass::Exception),
     }
@@ -213,7 +221,7 @@ trait Flow {
     fn admit(&self, now: Timestamp, bytes: u32) -> bool;
     fn observe(&self, flags: TcpFlags, now: Timestamp);
     fn collector(&self) -> Option<IpAddr>;
-    fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>, l2: &L2Rewrite) -> Applied;
+    fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
     fn apply_error(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
 }
 
@@ -244,13 +252,8 @@ macro_rules! flow {
                 $flow::collector(self)
             }
             #[inline(always)]
-            fn apply(
-                frame: &mut [u8],
-                meta: &Meta,
-                rewrite: &Rewrite<Self::Address>,
-                l2: &L2Rewrite,
-            ) -> Applied {
-                $apply(frame, meta, rewrite, l2)
+            fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied {
+                $apply(frame, meta, rewrite)
             }
             fn apply_error(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied {
                 $apply_error(frame, meta, rewrite)

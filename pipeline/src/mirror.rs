@@ -82,9 +82,7 @@ fn copy<P: Packet>(
     };
     let remote = Remote { address, ..cx.next_hop(hop, out.due)? };
     let mut copy = out.io.duplicate(packet, usize::from(meta.l4) + L4_HEADER)?;
-    if !tunnel.outer(&remote, vni).put(&mut copy, Inner::of(packet.head())) {
-        return None;
-    }
+    tunnel.outer(&remote, vni).put(&mut copy, Inner::of(packet.head()))?;
     out.send(cx, tunnel.port, copy);
     Some(())
 }

@@ -3,7 +3,7 @@
 
 use crate::batch::{Kind, Meta};
 use crate::wire::{Icmp, Ipv4, Ipv6, Tcp, Udp, view_mut};
-use conntrack::{L2Rewrite, Macs, Rewrite, RewriteFlags, RewriteV4, RewriteV6};
+use conntrack::{ChecksumDelta, L2Rewrite, Macs, Rewrite, RewriteFlags, RewriteV4, RewriteV6};
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -40,33 +40,30 @@ struct FrameV6 {
     ip: Ipv6,
 }
 
-/// Rewrites an IPv4 frame without options.
+/// Rewrites an IPv4 frame without options, but for its MACs.
 #[inline(always)]
-pub fn apply_v4(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV4, l2: &L2Rewrite) -> Applied {
-    let Ok((FrameV4 { link, ip }, rest)) = FrameV4::mut_from_prefix(frame) else { return Applied::Short };
+pub fn apply_v4(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV4) -> Applied {
+    let Ok((FrameV4 { ip, .. }, rest)) = FrameV4::mut_from_prefix(frame) else { return Applied::Short };
     let routed = rewrite.flags.any(RewriteFlags::ROUTED);
     if routed && ip.ttl <= 1 {
         return Applied::Expired;
     }
-    if rewrite.flags.any(RewriteFlags::TRANSLATE) && !rewrite_l4(rest, meta.kind, rewrite) {
-        return Applied::Short;
-    }
-    if routed {
-        link.macs = l2.macs;
-        ip.ttl -= 1;
-    }
     if rewrite.flags.any(RewriteFlags::TRANSLATE) {
+        if !rewrite_l4(rest, meta.kind, rewrite) {
+            return Applied::Short;
+        }
         ip.source = rewrite.source;
         ip.destination = rewrite.destination;
     }
+    ip.ttl -= u8::from(routed);
     ip.checksum = U16::from_bytes(rewrite.l3_delta.apply(ip.checksum.to_bytes()));
     Applied::Done
 }
 
-/// Rewrites an IPv6 frame; extension headers may come before `meta.l4`.
+/// Rewrites an IPv6 frame, but for its MACs; extension headers may come before `meta.l4`.
 #[inline]
-pub fn apply_v6(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV6, l2: &L2Rewrite) -> Applied {
-    let Ok((FrameV6 { link, ip }, rest)) = FrameV6::mut_from_prefix(frame) else { return Applied::Short };
+pub fn apply_v6(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV6) -> Applied {
+    let Ok((FrameV6 { ip, .. }, rest)) = FrameV6::mut_from_prefix(frame) else { return Applied::Short };
     let routed = rewrite.flags.any(RewriteFlags::ROUTED);
     if routed && ip.hop_limit <= 1 {
         return Applied::Expired;
@@ -80,14 +77,11 @@ pub fn apply_v6(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV6, l2: &L2Rewri
         ip.source = rewrite.source;
         ip.destination = rewrite.destination;
     }
-    if routed {
-        link.macs = l2.macs;
-        ip.hop_limit -= 1;
-    }
+    ip.hop_limit -= u8::from(routed);
     Applied::Done
 }
 
-/// Writes the MACs of a packet that is routed: for what is rewritten elsewhere.
+/// Writes the MACs of a packet that is routed, where `encap` does not do that with its other headers.
 pub fn write_macs(frame: &mut [u8], flags: RewriteFlags, l2: &L2Rewrite) {
     if flags.any(RewriteFlags::ROUTED)
         && let Some(link) = view_mut::<Link>(frame, 0)
@@ -100,26 +94,33 @@ pub fn write_macs(frame: &mut [u8], flags: RewriteFlags, l2: &L2Rewrite) {
 #[inline(always)]
 fn rewrite_l4<A>(l4: &mut [u8], kind: Kind, rewrite: &Rewrite<A>) -> bool {
     let delta = rewrite.l4_delta;
-    match kind {
-        Kind::Tcp => {
-            let Some(tcp) = view_mut::<Tcp>(l4, 0) else { return false };
-            tcp.source_port = rewrite.source_port;
-            tcp.destination_port = rewrite.destination_port;
-            tcp.checksum = U16::from_bytes(delta.apply(tcp.checksum.to_bytes()));
-        }
-        Kind::Udp => {
-            let Some(udp) = view_mut::<Udp>(l4, 0) else { return false };
-            udp.source_port = rewrite.source_port;
-            udp.destination_port = rewrite.destination_port;
-            udp.checksum = U16::from_bytes(delta.apply_udp(udp.checksum.to_bytes()));
-        }
-        Kind::Request | Kind::Reply => {
-            let Some(icmp) = view_mut::<Icmp>(l4, 0) else { return false };
-            let request = kind == Kind::Request;
-            icmp.identifier = if request { rewrite.source_port } else { rewrite.destination_port };
-            icmp.checksum = U16::from_bytes(delta.apply(icmp.checksum.to_bytes()));
-        }
-        Kind::Other | Kind::Error => {}
+    if kind == Kind::Tcp {
+        let Some(tcp) = view_mut::<Tcp>(l4, 0) else { return false };
+        tcp.source_port = rewrite.source_port;
+        tcp.destination_port = rewrite.destination_port;
+        tcp.checksum = U16::from_bytes(delta.apply(tcp.checksum.to_bytes()));
+        true
+    } else if kind == Kind::Udp {
+        let Some(udp) = view_mut::<Udp>(l4, 0) else { return false };
+        udp.source_port = rewrite.source_port;
+        udp.destination_port = rewrite.destination_port;
+        udp.checksum = U16::from_bytes(delta.apply_udp(udp.checksum.to_bytes()));
+        true
+    } else {
+        rewrite_query(l4, kind, rewrite.source_port, rewrite.destination_port, delta)
     }
+}
+
+/// ICMP's identifier: the source port of requests, the destination port of replies.
+#[inline(never)]
+fn rewrite_query(l4: &mut [u8], kind: Kind, request: [u8; 2], reply: [u8; 2], delta: ChecksumDelta) -> bool {
+    let identifier = match kind {
+        Kind::Request => request,
+        Kind::Reply => reply,
+        _ => return true,
+    };
+    let Some(icmp) = view_mut::<Icmp>(l4, 0) else { return false };
+    icmp.identifier = identifier;
+    icmp.checksum = U16::from_bytes(delta.apply(icmp.checksum.to_bytes()));
     true
 }

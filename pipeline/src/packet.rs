@@ -19,8 +19,21 @@ pub trait Packet: Sized {
     fn total_len(&self) -> usize;
     /// Makes room for `n` bytes in front and returns what `head_mut` does; None if there is no headroom (nothing changed).
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]>;
+    /// As [`Self::prepend`], for a number known beforehand: what is new, and what `head_mut` was.
+    fn prepend_array<const N: usize>(&mut self) -> Option<(&mut [u8; N], &mut [u8])> {
+        self.prepend(N)?.split_first_chunk_mut()
+    }
     /// Removes `n` bytes in front; false if the first segment is shorter (nothing changed).
     fn trim_front(&mut self, n: usize) -> bool;
+    /// Removes `N` bytes behind the first `AT`; false if the first segment is shorter (nothing changed).
+    fn cut<const AT: usize, const N: usize>(&mut self) -> bool {
+        let head = self.head_mut();
+        if head.len() < AT + N {
+            return false;
+        }
+        head.copy_within(..AT, N);
+        self.trim_front(N)
+    }
     /// Removes bytes at the end until `len` remain; false if it is shorter already (nothing changed).
     fn truncate(&mut self, len: usize) -> bool;
     /// Adds `n` bytes at the end of the last segment, for packets the pipeline builds; None if there is no room.

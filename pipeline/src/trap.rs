@@ -33,7 +33,7 @@ fn trap(
     let tunnel = &cx.shared.trap;
     let remote = cx.next_hop(cx.shared.kernel, due).ok_or(DropReason::NoNeighbor)?;
     let inner = Inner::of(packet.head());
-    if !tunnel.outer(&remote, lif.trap_vni).put(packet, inner) {
+    if tunnel.outer(&remote, lif.trap_vni).put(packet, inner).is_none() {
         return Err(DropReason::NoHeadroom);
     }
     cx.counters.trap(meta.class);

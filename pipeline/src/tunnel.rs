@@ -284,49 +284,48 @@ impl Default for Outer {
 }
 
 impl Outer {
-    /// Puts the headers in front of the packet; false if there is no headroom, or it is longer than UDP can tell.
+    /// Puts the headers in front of the packet, and returns what follows them in its first segment; None if there is no
+    /// headroom, or it is longer than UDP can tell.
     #[inline(always)]
-    pub fn put(&self, packet: &mut impl Packet, inner: Inner) -> bool {
+    pub fn put<'p>(&self, packet: &'p mut impl Packet, inner: Inner) -> Option<&'p mut [u8]> {
         const V4: usize = ethernet::LEN + size_of::<TailV4>();
         const V4_TAGGED: usize = V4 + TAG_LEN;
-        let udp_len = udp::LEN + vxlan::LEN + packet.total_len();
-        let Ok(udp_len) = u16::try_from(udp_len) else { return false };
-        let Some(head) = packet.prepend(self.len) else { return false };
         match self.len {
-            V4_TAGGED => self.put_v4::<V4_TAGGED>(head, inner, udp_len),
-            V4 => self.put_v4::<V4>(head, inner, udp_len),
-            _ => self.put_v6(head, inner, udp_len),
+            V4 => self.put_v4::<V4>(packet, inner),
+            V4_TAGGED => self.put_v4::<V4_TAGGED>(packet, inner),
+            _ => self.put_v6(packet, inner),
         }
-        .is_some()
     }
 
     #[inline(always)]
-    fn put_v4<const N: usize>(&self, head: &mut [u8], inner: Inner, udp_len: u16) -> Option<()> {
-        let head = head.first_chunk_mut::<N>()?;
-        *head = *self.bytes.first_chunk::<N>()?;
-        let tail: &mut TailV4 = crate::wire::view_mut(head, N - size_of::<TailV4>())?;
-        let total_len = udp_len.checked_add(ipv4::LEN as u16)?;
-        let sum = self.sum + u32::from(total_len) + u32::from(inner.tos);
+    fn put_v4<'p, const N: usize>(&self, packet: &'p mut impl Packet, inner: Inner) -> Option<&'p mut [u8]> {
+        let ip_len = u16::try_from(ipv4::LEN + udp::LEN + vxlan::LEN + packet.total_len()).ok()?;
+        let (headers, frame) = packet.prepend_array::<N>()?;
+        *headers = *self.bytes.first_chunk::<N>()?;
+        let tail: &mut TailV4 = crate::wire::view_mut(headers, N - size_of::<TailV4>())?;
+        let sum = self.sum + u32::from(ip_len) + u32::from(inner.tos);
         let sum = (sum & 0xffff) + (sum >> 16);
         let sum = (sum & 0xffff) + (sum >> 16);
         tail.ip.tos = inner.tos;
-        tail.ip.total_len = U16::new(total_len);
+        tail.ip.total_len = U16::new(ip_len);
         tail.ip.checksum = U16::new(!(sum as u16));
         tail.udp.source_port = inner.source_port.to_be_bytes();
-        tail.udp.len = U16::new(udp_len);
-        Some(())
+        tail.udp.len = U16::new(ip_len - ipv4::LEN as u16);
+        Some(frame)
     }
 
-    fn put_v6(&self, head: &mut [u8], inner: Inner, udp_len: u16) -> Option<()> {
-        let head = head.get_mut(..self.len)?;
-        head.copy_from_slice(self.bytes.get(..self.len)?);
-        let tail: &mut TailV6 = crate::wire::view_mut(head, self.len.checked_sub(size_of::<TailV6>())?)?;
+    #[inline(never)]
+    fn put_v6<'p>(&self, packet: &'p mut impl Packet, inner: Inner) -> Option<&'p mut [u8]> {
+        let udp_len = u16::try_from(udp::LEN + vxlan::LEN + packet.total_len()).ok()?;
+        let (headers, frame) = packet.prepend(self.len)?.split_at_mut_checked(self.len)?;
+        headers.copy_from_slice(self.bytes.get(..self.len)?);
+        let tail: &mut TailV6 = crate::wire::view_mut(headers, self.len.checked_sub(size_of::<TailV6>())?)?;
         let flow = u32::from(inner.source_port);
         tail.ip.version_class_flow = U32::new(6 << 28 | u32::from(inner.tos) << 20 | flow);
         tail.ip.payload_len = U16::new(udp_len);
         tail.udp.source_port = inner.source_port.to_be_bytes();
         tail.udp.len = U16::new(udp_len);
-        Some(())
+        Some(frame)
     }
 
     fn tail<T: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned>(&mut self) -> Option<&mut T> {

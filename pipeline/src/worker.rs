@@ -157,11 +157,12 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// What stands for the present state of the forwarding database and the neighbours: differs when a MAC has moved or a
-    /// neighbour changed, and every second.
+    /// What stands for the present state of the forwarding database, the neighbours and the sessions' L2 rewrites: differs
+    /// when a MAC has moved, a neighbour changed or a rewrite's place was used again, and every second.
     #[inline]
     pub(crate) fn validity(&self) -> u64 {
-        let changes = self.shared.fdb.moves() + self.shared.neighbors.changes();
+        let shared = self.shared;
+        let changes = shared.fdb.moves() + shared.neighbors.changes() + shared.sessions.l2_generation();
         changes << 32 | self.second & 0xffff_ffff
     }
 
@@ -247,7 +248,9 @@ impl<P: Packet> Worker<P> {
         };
         let only_tenants = ingress::run(cx, port, packets, metas);
         probe.passed("ingress");
-        decap::run(cx, packets, metas);
+        if !only_tenants {
+            decap::run(cx, packets, metas);
+        }
         probe.passed("decap");
         if !only_tenants {
             from_kernel::run(cx, packets, metas);
@@ -257,13 +260,14 @@ impl<P: Packet> Worker<P> {
         classify::run(packets, metas, keys);
         probe.passed("classify");
         let out = &mut Out { outbox, io, due };
-        let all_forwarded = lookup::run(cx, &reader.enter(), packets, metas, keys, out);
+        let burst = &reader.enter();
+        let all_forwarded = lookup::run(cx, burst, packets, metas, keys, out);
         probe.passed("lookup");
         if !all_forwarded {
             trap::run(cx, packets, metas, out.due);
         }
         probe.passed("trap");
-        encap::run(cx, adjacencies, packets, metas, out);
+        encap::run(cx, burst, adjacencies, packets, metas, out);
         probe.passed("encap");
         egress::run(cx, packets, metas, out);
         probe.passed("egress");

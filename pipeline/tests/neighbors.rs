@@ -279,3 +279,29 @@ fn static_neighbors_do_not_move() {
     let (outer, _) = unwrap(&untag(2, &gateway.forward(KERNEL, &to_server(), UPLINK)));
     assert_eq!(outer.macs.1, VTEP_MAC);
 }
+
+/// A worker keeps headers by the place that out LIF and MACs have in the session table: it must see that a place is used again.
+#[test]
+fn headers_of_a_session_are_not_those_of_an_earlier_one() {
+    let mut gateway = Gateway::new();
+    let (original, translated) =
+        (tuple("10.1.0.5:40000", "198.51.100.10:53"), tuple("203.0.113.1:61000", "198.51.100.10:53"));
+    // More than places are kept aside for.
+    for n in 0..6_000u16 {
+        let [a, b] = n.to_be_bytes();
+        let client = [2, 0, 0, 9, a, b];
+        let mut spec = routed(7, 17, original, translated);
+        spec.l2.as_mut().unwrap().reverse.destination = client;
+        gateway.install(&spec);
+        let back = frame((SERVER_MAC, GATEWAY_BLUE), 17, &swapped(&translated), 64, b"answer");
+        let out = gateway.forward(UPLINK, &vlan(2, &Outer::from_vtep().wrap(&back)), UPLINK);
+        assert_eq!(
+            out,
+            vlan(100, &frame((GATEWAY_RED, client), 17, &swapped(&original), 63, b"answer")),
+            "{n}"
+        );
+        assert!(gateway.sessions.remove(conntrack::SessionId(7), conntrack::Timestamp(0)));
+        assert_eq!(gateway.sessions.maintain(conntrack::Timestamp(0), 10, &mut |_| {}).closed, 1);
+    }
+    assert_ne!(gateway.sessions.l2_generation(), 0, "places were used again");
+}

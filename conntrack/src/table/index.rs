@@ -11,7 +11,7 @@
 //! Writers hold the table's lock, and prove it with `&mut Search`.
 
 use super::bucket::{Bucket, EMPTY, WAYS};
-use super::memory::{Pages, Region, prefetch};
+use super::memory::{Pages, Region, prefetch_at};
 use crate::sync::{Ordering::*, fence};
 use std::io;
 
@@ -163,9 +163,7 @@ impl Buckets<'_> {
     /// Asks for the place's cache line.
     #[inline(always)]
     pub fn prefetch(self, place: Place) {
-        if let Some(bucket) = self.0.get(place.bucket as usize) {
-            prefetch(bucket);
-        }
+        prefetch_at(self.0, place.bucket as usize);
     }
 
     /// The first value at `place` under its tag: a guess, wrong in one of twenty cases, to be verified.

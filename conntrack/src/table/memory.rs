@@ -114,19 +114,29 @@ unsafe impl Zeroable for super::extras::Extras {}
 /// Asks for all cache lines of `item`.
 #[inline(always)]
 pub(super) fn prefetch<T>(item: &T) {
+    prefetch_lines::<T>(item);
+}
+
+/// Asks for all cache lines of `items[index]`, unless there is no such item: for then nothing comes of it.
+#[inline(always)]
+pub(super) fn prefetch_at<T>(items: &[T], index: usize) {
+    prefetch_lines(items.as_ptr().wrapping_add(index));
+}
+
+#[inline(always)]
+fn prefetch_lines<T>(start: *const T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let start = std::ptr::from_ref(item).cast::<i8>();
         let mut offset = 0;
         while offset < size_of::<T>() {
-            // SAFETY: the pointer stays inside `item`; a prefetch has no effect but on caches.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
+            // SAFETY: a prefetch has no effect but on caches, whatever the address; the pointer is not followed.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.cast::<i8>().wrapping_add(offset)) };
             offset += 64;
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-    let _ = item;
+    let _ = start;
 }
 
 /// Which of twelve bytes, eight in `low` and four in `high`, lowest first, equal `byte`: as bits.

@@ -2,8 +2,7 @@
 
 use super::entry::{Entry, EntryV4, EntryV6};
 use super::extras::{Extras, NEVER};
-use super::index::Place;
-use super::memory::prefetch;
+use super::memory::prefetch_at;
 use super::record::{CARRIED, COLLECTOR_V4, NIL, Record};
 use super::{BURST, Family, SessionTable};
 use crate::rewrite::{L2Index, L2Rewrite, RewriteFlags};
@@ -56,17 +55,39 @@ impl Drop for Burst<'_> {
 }
 
 impl Burst<'_> {
-    /// Looks up all `keys` (at most [`BURST`] at once, more in turns) in passes, so that the misses of one hide behind the
-    /// others: `flows[i]` is the flow of `keys[i]`. Flows of ended or expired sessions are not found.
-    pub fn lookup_v4<'b>(&'b self, keys: &[FlowKeyV4], now: Timestamp, flows: &mut [Option<FlowV4<'b>>]) {
-        let table = &*self.reader.table;
-        lookup::<EntryV4, _>(table, keys, now, flows);
+    /// Looks up all `keys` in passes (over [`BURST`] of them at once), so that the misses of one hide behind the others, and
+    /// gives each flow to `take`, with its key's place among the keys. Flows of ended or expired sessions are not found.
+    #[inline(always)]
+    pub fn take_v4<'b>(
+        &'b self,
+        keys: &[FlowKeyV4],
+        now: Timestamp,
+        take: impl FnMut(usize, Option<FlowV4<'b>>),
+    ) {
+        lookup::<EntryV4, _>(&self.reader.table, keys, now, take);
     }
 
     /// The same for IPv6.
+    #[inline(always)]
+    pub fn take_v6<'b>(
+        &'b self,
+        keys: &[FlowKeyV6],
+        now: Timestamp,
+        take: impl FnMut(usize, Option<FlowV6<'b>>),
+    ) {
+        lookup::<EntryV6, _>(&self.reader.table, keys, now, take);
+    }
+
+    /// As [`Self::take_v4`]: `flows[i]` is the flow of `keys[i]`.
+    pub fn lookup_v4<'b>(&'b self, keys: &[FlowKeyV4], now: Timestamp, flows: &mut [Option<FlowV4<'b>>]) {
+        flows.fill(None);
+        self.take_v4(keys, now, |i, found| flows.get_mut(i).into_iter().for_each(|flow| *flow = found));
+    }
+
+    /// As [`Self::take_v6`]: `flows[i]` is the flow of `keys[i]`.
     pub fn lookup_v6<'b>(&'b self, keys: &[FlowKeyV6], now: Timestamp, flows: &mut [Option<FlowV6<'b>>]) {
-        let table = &*self.reader.table;
-        lookup::<EntryV6, _>(table, keys, now, flows);
+        flows.fill(None);
+        self.take_v6(keys, now, |i, found| flows.get_mut(i).into_iter().for_each(|flow| *flow = found));
     }
 
     /// What a flow found in this burst has under its [`L2Index`].
@@ -77,25 +98,16 @@ impl Burst<'_> {
 }
 
 /// All keys, a burst at a time.
+#[inline(always)]
 fn lookup<'b, E: Entry, F: From<Flow<'b, E>>>(
     table: &'b SessionTable,
     keys: &[E::Key],
     now: Timestamp,
-    flows: &mut [Option<F>],
+    mut take: impl FnMut(usize, Option<F>),
 ) {
-    for (keys, flows) in keys.chunks(BURST).zip(flows.chunks_mut(BURST)) {
-        lookup_burst(table, keys, now, flows);
+    for (burst, keys) in keys.chunks(BURST).enumerate() {
+        lookup_burst(table, keys, now, |i, flow| take(burst * BURST + i, flow));
     }
-    flows.iter_mut().skip(keys.len()).for_each(|flow| *flow = None);
-}
-
-/// A key on its way through the passes.
-#[derive(Clone, Copy)]
-struct Search {
-    hash: u64,
-    place: Place,
-    /// The entry under the key's tag; [`NIL`] if there is none in the first bucket.
-    guess: u32,
 }
 
 /// At most [`BURST`] keys, in passes: hash all and ask for their buckets; match tags and ask for entries; the same in the
@@ -105,44 +117,57 @@ fn lookup_burst<'b, E: Entry, F: From<Flow<'b, E>>>(
     table: &'b SessionTable,
     keys: &[E::Key],
     now: Timestamp,
-    flows: &mut [Option<F>],
+    mut take: impl FnMut(usize, Option<F>),
+) {
+    let (mut hashes, mut guesses) = ([0; BURST], [NIL; BURST]);
+    search::<E>(table, keys, &mut hashes, &mut guesses);
+    let entries: &[E] = &E::family(table).entries;
+    for (i, ((key, hash), guess)) in keys.iter().zip(&hashes).zip(&guesses).enumerate() {
+        take(i, table.resolve(entries, key, *hash, *guess, now).map(F::from));
+    }
+}
+
+/// The hash of each key, and the number of the entry that is likely its own; [`NIL`] if there is none.
+#[inline(never)]
+fn search<E: Entry>(
+    table: &SessionTable,
+    keys: &[E::Key],
+    hashes: &mut [u64; BURST],
+    guesses: &mut [u32; BURST],
 ) {
     let family = E::family(table);
     let (index, entries): (_, &[E]) = (&family.index, &family.entries);
     let buckets = index.buckets();
-    let ask = |entry: u32| {
-        if let Some(entry) = entries.get(entry as usize) {
-            prefetch(entry);
-        }
-    };
-    let mut searches = [Search { hash: 0, place: Place { bucket: 0, tag: 0 }, guess: NIL }; BURST];
-    for (key, search) in keys.iter().zip(&mut searches) {
-        search.hash = E::hash(&table.hasher, key);
-        search.place = index.first(search.hash);
-        buckets.prefetch(search.place);
+    for (key, hash) in keys.iter().zip(&mut *hashes) {
+        *hash = E::hash(&table.hasher, key);
+        buckets.prefetch(index.first(*hash));
     }
-    let mut elsewhere = false;
-    for (_, search) in keys.iter().zip(&mut searches) {
-        if let Some(entry) = buckets.guess(search.place) {
-            search.guess = entry;
-            ask(entry);
+    let hashes = hashes.get(..keys.len()).unwrap_or_default();
+    // One bit for each key.
+    let mut elsewhere = 0u32;
+    for (i, (hash, guess)) in hashes.iter().zip(&mut *guesses).enumerate() {
+        let place = index.first(*hash);
+        if let Some(entry) = buckets.guess(place) {
+            *guess = entry;
+            prefetch_at(entries, entry as usize);
         } else {
-            elsewhere = true;
-            buckets.prefetch(index.other(search.place));
+            elsewhere |= 1 << i;
+            buckets.prefetch(index.other(place));
         }
     }
-    if elsewhere {
-        for (_, search) in keys.iter().zip(&mut searches).filter(|(_, search)| search.guess == NIL) {
-            if let Some(entry) = buckets.guess(index.other(search.place)) {
-                search.guess = entry;
-                ask(entry);
-            }
+    while elsewhere != 0 {
+        let i = elsewhere.trailing_zeros() as usize;
+        elsewhere &= elsewhere - 1;
+        if let (Some(hash), Some(guess)) = (hashes.get(i), guesses.get_mut(i))
+            && let Some(entry) = buckets.guess(index.other(index.first(*hash)))
+        {
+            *guess = entry;
+            prefetch_at(entries, entry as usize);
         }
-    }
-    for ((key, search), flow) in keys.iter().zip(&searches).zip(flows) {
-        *flow = table.resolve(entries, key, search, now).map(F::from);
     }
 }
+
+const _: () = assert!(BURST <= 32);
 
 impl<E: Entry> Family<E> {
     /// The entry of `key`, dead or alive.
@@ -156,17 +181,19 @@ impl<E: Entry> Family<E> {
 }
 
 impl SessionTable {
+    /// The flow of `key`: entry `guess`, unless that is another's or [`NIL`].
     #[inline(always)]
     fn resolve<'b, E: Entry>(
         &'b self,
         entries: &'b [E],
         key: &E::Key,
-        search: &Search,
+        hash: u64,
+        guess: u32,
         now: Timestamp,
     ) -> Option<Flow<'b, E>> {
-        let (number, entry) = match entries.get(search.guess as usize) {
-            Some(entry) if entry.matches(key) => (search.guess, entry),
-            _ => E::family(self).find(key, search.hash)?,
+        let (number, entry) = match entries.get(guess as usize) {
+            Some(entry) if entry.matches(key) => (guess, entry),
+            _ => E::family(self).find(key, hash)?,
         };
         let flags = entry.hot().flags();
         if flags.any(RewriteFlags::DEAD | RewriteFlags::POLICED)

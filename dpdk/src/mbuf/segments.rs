@@ -52,9 +52,10 @@ pub(super) unsafe fn data<'a>(segment: *mut sys::rte_mbuf) -> &'a [u8] {
 /// As for [`data`]; `len` is at most the segment's, and nothing else reads or writes its first `len` bytes for `'a`.
 #[inline]
 pub(super) unsafe fn data_mut<'a>(segment: *mut sys::rte_mbuf, len: usize) -> &'a mut [u8] {
-    // SAFETY: as in `data`.
+    // SAFETY: as in `data`; a buffer's address is never 0.
     unsafe {
         let start = (*segment).buf_addr.cast::<u8>().add(usize::from((*segment).data_off));
+        std::hint::assert_unchecked(!start.is_null());
         std::slice::from_raw_parts_mut(start, len)
     }
 }
@@ -114,13 +115,20 @@ pub(super) unsafe fn is_exclusive(segment: *mut sys::rte_mbuf) -> bool {
     // SAFETY: promised by the caller. Acquire: what a former owner wrote or read comes before what we write. A direct segment,
     // as nearly all are, counts in itself.
     unsafe {
-        let count = if (*segment).ol_flags & OWNERSHIP_FLAGS == 0 {
-            AtomicU16::from_ptr(&raw mut (*segment).refcnt)
-        } else {
-            data_refcnt(segment)
-        };
-        count.load(Ordering::Acquire) == 1
+        if (*segment).ol_flags & OWNERSHIP_FLAGS != 0 {
+            return is_exclusive_elsewhere(segment);
+        }
+        AtomicU16::from_ptr(&raw mut (*segment).refcnt).load(Ordering::Acquire) == 1
     }
+}
+
+/// # Safety
+/// As for [`is_exclusive`].
+#[cold]
+#[inline(never)]
+unsafe fn is_exclusive_elsewhere(segment: *mut sys::rte_mbuf) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe { data_refcnt(segment).load(Ordering::Acquire) == 1 }
 }
 
 /// Cuts a chain to `len` bytes and frees the segments behind.
