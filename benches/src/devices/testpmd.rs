@@ -79,10 +79,11 @@ pub fn work(process: &Process) -> Result<(u64, u64)> {
 
 const CYCLES: &str = "(total cycles=";
 
-/// From "CPU cycles/packet=99.5 (total cycles=199 / total RX packets=2) at 2300 MHz Clock".
+/// From "CPU cycles/packet=99.5 (total cycles=199 / total macswap packets=2) at 2300 MHz Clock".
 fn last_work(log: &str) -> Option<(u64, u64)> {
-    let (cycles, rest) = log.rsplit_once(CYCLES)?.1.split_once(" / total RX packets=")?;
-    Some((cycles.parse().ok()?, rest.split_once(')')?.0.parse().ok()?))
+    let (cycles, rest) = log.rsplit_once(CYCLES)?.1.split_once(" / total ")?;
+    let (packets, _) = rest.split_once(" packets=")?.1.split_once(')')?;
+    Some((cycles.parse().ok()?, packets.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -91,7 +92,7 @@ mod tests {
     fn cycles_and_packets_are_read_from_the_last_answer() {
         let line = |cycles, packets| {
             format!(
-                "  CPU cycles/packet=1.50 (total cycles={cycles} / total RX packets={packets}) at 2300 MHz Clock\n"
+                "  CPU cycles/packet=1.50 (total cycles={cycles} / total io packets={packets}) at 2300 MHz Clock\n"
             )
         };
         let log = line(1, 2) + &line(30, 20) + "testpmd> ";
