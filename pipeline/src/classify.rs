@@ -12,6 +12,7 @@ use crate::wire::{
     Ethernet, Icmp, Ipv4, Ipv6, Tcp, Udp, icmp, icmpv6, ipv4, ipv6, protocol, tcp, udp, view, view_at,
 };
 use conntrack::checksum::checksum;
+use conntrack::table::{Burst, KeyHash};
 use conntrack::{FlowKeyV4, FlowKeyV6, TcpFlags};
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -29,6 +30,7 @@ pub struct Keys {
 #[derive(Debug, Default)]
 pub struct Queue<K> {
     keys: [K; BURST],
+    hashes: [KeyHash; BURST],
     packets: [u8; BURST],
     len: usize,
 }
@@ -38,6 +40,12 @@ impl<K> Queue<K> {
     #[inline(always)]
     pub fn keys(&self) -> &[K] {
         self.keys.get(..self.len).unwrap_or_default()
+    }
+
+    /// Of the keys.
+    #[inline(always)]
+    pub fn hashes(&self) -> &[KeyHash] {
+        self.hashes.get(..self.len).unwrap_or_default()
     }
 
     /// Places in the burst.
@@ -54,9 +62,12 @@ impl<K> Queue<K> {
 
     // A burst holds no more packets than there is room for keys.
     #[inline(always)]
-    fn push(&mut self, packet: usize, key: K) {
-        if let (Some(to), Some(of)) = (self.keys.get_mut(self.len), self.packets.get_mut(self.len)) {
-            (*to, *of) = (key, packet as u8);
+    fn push(&mut self, packet: usize, key: K, hash: KeyHash) {
+        if let Some(to) = self.keys.get_mut(self.len)
+            && let Some(of) = self.packets.get_mut(self.len)
+            && let Some(hashed) = self.hashes.get_mut(self.len)
+        {
+            (*to, *of, *hashed) = (key, packet as u8, hash);
             self.len += 1;
         }
     }
@@ -74,9 +85,9 @@ pub(crate) const EXCEPTION: Verdict = Verdict::Trap(TrapClass::Exception);
 const NEW: Verdict = Verdict::Trap(TrapClass::New);
 const ARP_ND: Verdict = Verdict::Trap(TrapClass::ArpNd);
 
-/// Takes the packets marked classify.
+/// Takes the packets marked classify, and asks `burst` for their keys.
 #[inline(never)]
-pub fn run<P: Packet>(packets: &[P], metas: &mut Metas, keys: &mut Keys) {
+pub fn run<P: Packet>(burst: &Burst<'_>, packets: &[P], metas: &mut Metas, keys: &mut Keys) {
     (keys.v4.len, keys.v6.len) = (0, 0);
     for (index, (packet, meta)) in packets.iter().zip(metas).enumerate() {
         if meta.next != Next::Classify {
@@ -86,12 +97,14 @@ pub fn run<P: Packet>(packets: &[P], metas: &mut Metas, keys: &mut Keys) {
         if let Ok((frame, l4)) = FrameV4::ref_from_prefix(head)
             && frame.ethertype.get() == ethertype::IPV4.swap_bytes()
         {
-            if let Err(verdict) = classify_v4(head, frame, l4, meta, index, &mut keys.v4) {
+            if let Err(verdict) =
+                classify_v4(head, frame, l4, meta, |key| keys.v4.push(index, key, burst.ask_v4(&key)))
+            {
                 mark(meta, verdict);
                 continue;
             }
         } else if let Some(key) = classify_other(head, meta) {
-            keys.v6.push(index, key);
+            keys.v6.push(index, key, burst.ask_v6(&key));
         } else {
             continue;
         }
@@ -149,8 +162,7 @@ fn classify_v4(
     frame: &FrameV4,
     l4: &[u8],
     meta: &mut Meta,
-    index: usize,
-    keys: &mut Queue<FlowKeyV4>,
+    mut with: impl FnMut(FlowKeyV4),
 ) -> Result<(), Verdict> {
     const L3: usize = ethernet::LEN;
     let (first, second, third) = (frame.first.get(), frame.second.get(), frame.third.get());
@@ -185,11 +197,11 @@ fn classify_v4(
     let ports = match protocol {
         protocol::UDP => udp_ports(head, l4, meta, l4_len)?,
         protocol::TCP => tcp_ports(head, l4, meta, l4_len)?,
-        protocol::ICMP => return icmp_v4(head, addresses, meta, l4_len).map(|key| keys.push(index, key)),
+        protocol::ICMP => return icmp_v4(head, addresses, meta, l4_len).map(with),
         _ => 0,
     };
     // Not as a result: that would be in memory on its way.
-    keys.push(index, FlowKeyV4::from_wire(meta.in_lif, protocol, addresses, ports));
+    with(FlowKeyV4::from_wire(meta.in_lif, protocol, addresses, ports));
     Ok(())
 }
 

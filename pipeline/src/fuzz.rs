@@ -15,7 +15,8 @@ use crate::testing::Pool;
 use crate::tunnel::{Inner, Received, Remote, Tunnel, inner_tos, outer_port};
 use crate::wire::ethernet;
 use bolero::check;
-use conntrack::{RewriteFlags, RewriteV4, RewriteV6};
+use conntrack::table::Timeouts;
+use conntrack::{RewriteFlags, RewriteV4, RewriteV6, SessionTable, TableConfig};
 use std::net::IpAddr;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -69,6 +70,14 @@ fn encapsulated_is_received() {
 #[test]
 fn classify_and_rewrite() {
     type Input = (u8, Vec<u8>, u8, u16);
+    let table = SessionTable::new(TableConfig {
+        capacity: 1,
+        timeouts: Timeouts { tcp: 1, udp: 1, icmp: 1, other: 1 },
+        readers: 1,
+        hugepages: false,
+        hash_secret: [1, 2],
+    })
+    .unwrap();
     check!().with_type::<Input>().for_each(|(family, bytes, cut, beyond)| {
         let pool = Pool::new(1);
         let mut bytes = bytes.clone();
@@ -83,7 +92,8 @@ fn classify_and_rewrite() {
         metas[0].next = Next::Classify;
         metas[0].frame_len = (packet.total_len() + usize::from(beyond % 2)) as u32;
         let mut keys = Keys::default();
-        classify::run(std::slice::from_ref(&packet), &mut metas, &mut keys);
+        let mut reader = table.reader().unwrap();
+        classify::run(&reader.enter(), std::slice::from_ref(&packet), &mut metas, &mut keys);
         let meta = metas[0];
         assert_eq!(keys.v4.keys().len() + keys.v6.keys().len(), usize::from(meta.next == Next::Lookup));
         if meta.next != Next::Lookup {

@@ -32,7 +32,7 @@ pub fn run<P: Packet>(
     let metas = metas.get_mut(..packets.len()).unwrap_or_default();
     if !keys.v4.is_empty() {
         let indices = keys.v4.packets();
-        burst.take_v4(keys.v4.keys(), cx.timestamp, |i, flow: Option<FlowV4<'_>>| {
+        burst.take_v4(keys.v4.keys(), keys.v4.hashes(), cx.timestamp, |i, flow: Option<FlowV4<'_>>| {
             if let Some(index) = indices.get(i).copied().map(usize::from)
                 && let (Some(packet), Some(meta)) = (packets.get_mut(index), metas.get_mut(index))
             {
@@ -42,7 +42,7 @@ pub fn run<P: Packet>(
     }
     if !keys.v6.is_empty() {
         let indices = keys.v6.packets();
-        burst.take_v6(keys.v6.keys(), cx.timestamp, |i, flow: Option<FlowV6<'_>>| {
+        burst.take_v6(keys.v6.keys(), keys.v6.hashes(), cx.timestamp, |i, flow: Option<FlowV6<'_>>| {
             if let Some(index) = indices.get(i).copied().map(usize::from)
                 && let (Some(packet), Some(meta)) = (packets.get_mut(index), metas.get_mut(index))
             {

@@ -257,10 +257,10 @@ impl<P: Packet> Worker<P> {
             local::run(cx, port, packets, metas);
         }
         probe.passed("from_kernel, local");
-        classify::run(packets, metas, keys);
+        let burst = &reader.enter();
+        classify::run(burst, packets, metas, keys);
         probe.passed("classify");
         let out = &mut Out { outbox, io, due };
-        let burst = &reader.enter();
         let all_forwarded = lookup::run(cx, burst, packets, metas, keys, out);
         probe.passed("lookup");
         if !all_forwarded {

@@ -55,16 +55,31 @@ impl Drop for Burst<'_> {
 }
 
 impl Burst<'_> {
-    /// Looks up all `keys` in passes (over [`BURST`] of them at once), so that the misses of one hide behind the others, and
-    /// gives each flow to `take`, with its key's place among the keys. Flows of ended or expired sessions are not found.
+    /// Begins to look up `key`: its hash, whose place in the index is on its way to the cache when this returns. Best asked
+    /// for all keys of a burst, with other work in between, before they are taken.
+    #[inline(always)]
+    pub fn ask_v4(&self, key: &FlowKeyV4) -> KeyHash {
+        ask::<EntryV4>(&self.reader.table, key)
+    }
+
+    /// The same for IPv6.
+    #[inline(always)]
+    pub fn ask_v6(&self, key: &FlowKeyV6) -> KeyHash {
+        ask::<EntryV6>(&self.reader.table, key)
+    }
+
+    /// Looks up all `keys`, whose hashes were asked for, in passes over [`BURST`] of them at once, so that the misses of one
+    /// hide behind the others, and gives each flow to `take`, with its key's place among the keys. Flows of ended or expired
+    /// sessions are not found.
     #[inline(always)]
     pub fn take_v4<'b>(
         &'b self,
         keys: &[FlowKeyV4],
+        hashes: &[KeyHash],
         now: Timestamp,
         take: impl FnMut(usize, Option<FlowV4<'b>>),
     ) {
-        lookup::<EntryV4, _>(&self.reader.table, keys, now, take);
+        lookup::<EntryV4, _>(&self.reader.table, keys, hashes, now, take);
     }
 
     /// The same for IPv6.
@@ -72,22 +87,21 @@ impl Burst<'_> {
     pub fn take_v6<'b>(
         &'b self,
         keys: &[FlowKeyV6],
+        hashes: &[KeyHash],
         now: Timestamp,
         take: impl FnMut(usize, Option<FlowV6<'b>>),
     ) {
-        lookup::<EntryV6, _>(&self.reader.table, keys, now, take);
+        lookup::<EntryV6, _>(&self.reader.table, keys, hashes, now, take);
     }
 
-    /// As [`Self::take_v4`]: `flows[i]` is the flow of `keys[i]`.
+    /// Asks and takes at once: `flows[i]` is the flow of `keys[i]`.
     pub fn lookup_v4<'b>(&'b self, keys: &[FlowKeyV4], now: Timestamp, flows: &mut [Option<FlowV4<'b>>]) {
-        flows.fill(None);
-        self.take_v4(keys, now, |i, found| flows.get_mut(i).into_iter().for_each(|flow| *flow = found));
+        all::<EntryV4, _>(&self.reader.table, keys, now, flows);
     }
 
-    /// As [`Self::take_v6`]: `flows[i]` is the flow of `keys[i]`.
+    /// The same for IPv6.
     pub fn lookup_v6<'b>(&'b self, keys: &[FlowKeyV6], now: Timestamp, flows: &mut [Option<FlowV6<'b>>]) {
-        flows.fill(None);
-        self.take_v6(keys, now, |i, found| flows.get_mut(i).into_iter().for_each(|flow| *flow = found));
+        all::<EntryV6, _>(&self.reader.table, keys, now, flows);
     }
 
     /// What a flow found in this burst has under its [`L2Index`].
@@ -97,56 +111,79 @@ impl Burst<'_> {
     }
 }
 
+/// The hash of a key, under the table's secrets.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeyHash(u64);
+
+#[inline(always)]
+fn ask<E: Entry>(table: &SessionTable, key: &E::Key) -> KeyHash {
+    let hash = E::hash(&table.hasher, key);
+    let index = &E::family(table).index;
+    index.buckets().prefetch(index.first(hash));
+    KeyHash(hash)
+}
+
+fn all<'b, E: Entry, F: From<Flow<'b, E>>>(
+    table: &'b SessionTable,
+    keys: &[E::Key],
+    now: Timestamp,
+    flows: &mut [Option<F>],
+) {
+    for (keys, flows) in keys.chunks(BURST).zip(flows.chunks_mut(BURST)) {
+        let mut hashes = [KeyHash::default(); BURST];
+        keys.iter().zip(&mut hashes).for_each(|(key, hash)| *hash = ask::<E>(table, key));
+        lookup_burst(table, keys, &hashes, now, |i, found| {
+            if let Some(flow) = flows.get_mut(i) {
+                *flow = found;
+            }
+        });
+    }
+    flows.iter_mut().skip(keys.len()).for_each(|flow| *flow = None);
+}
+
 /// All keys, a burst at a time.
 #[inline(always)]
 fn lookup<'b, E: Entry, F: From<Flow<'b, E>>>(
     table: &'b SessionTable,
     keys: &[E::Key],
+    hashes: &[KeyHash],
     now: Timestamp,
     mut take: impl FnMut(usize, Option<F>),
 ) {
-    for (burst, keys) in keys.chunks(BURST).enumerate() {
-        lookup_burst(table, keys, now, |i, flow| take(burst * BURST + i, flow));
+    for (burst, (keys, hashes)) in keys.chunks(BURST).zip(hashes.chunks(BURST)).enumerate() {
+        lookup_burst(table, keys, hashes, now, |i, flow| take(burst * BURST + i, flow));
     }
 }
 
-/// At most [`BURST`] keys, in passes: hash all and ask for their buckets; match tags and ask for entries; the same in the
-/// second bucket for those not in their first; compare keys.
+/// At most [`BURST`] keys, in passes: match tags and ask for entries; the same in the second bucket for those not in their
+/// first; compare keys.
 #[inline(always)]
 fn lookup_burst<'b, E: Entry, F: From<Flow<'b, E>>>(
     table: &'b SessionTable,
     keys: &[E::Key],
+    hashes: &[KeyHash],
     now: Timestamp,
     mut take: impl FnMut(usize, Option<F>),
 ) {
-    let (mut hashes, mut guesses) = ([0; BURST], [NIL; BURST]);
-    search::<E>(table, keys, &mut hashes, &mut guesses);
+    let hashes = hashes.get(..keys.len()).unwrap_or_default();
+    let mut guesses = [NIL; BURST];
+    search::<E>(table, hashes, &mut guesses);
     let entries: &[E] = &E::family(table).entries;
-    for (i, ((key, hash), guess)) in keys.iter().zip(&hashes).zip(&guesses).enumerate() {
-        take(i, table.resolve(entries, key, *hash, *guess, now).map(F::from));
+    for (i, ((key, hash), guess)) in keys.iter().zip(hashes).zip(&guesses).enumerate() {
+        take(i, table.resolve(entries, key, hash.0, *guess, now).map(F::from));
     }
 }
 
-/// The hash of each key, and the number of the entry that is likely its own; [`NIL`] if there is none.
+/// For each hash the number of the entry that is likely its key's; left as it is if there is none.
 #[inline(never)]
-fn search<E: Entry>(
-    table: &SessionTable,
-    keys: &[E::Key],
-    hashes: &mut [u64; BURST],
-    guesses: &mut [u32; BURST],
-) {
+fn search<E: Entry>(table: &SessionTable, hashes: &[KeyHash], guesses: &mut [u32; BURST]) {
     let family = E::family(table);
     let (index, entries): (_, &[E]) = (&family.index, &family.entries);
     let buckets = index.buckets();
-    for (key, hash) in keys.iter().zip(&mut *hashes) {
-        *hash = E::hash(&table.hasher, key);
-        buckets.prefetch(index.first(*hash));
-    }
-    let hashes = hashes.get(..keys.len()).unwrap_or_default();
     // One bit for each key.
     let mut elsewhere = 0u32;
     for (i, (hash, guess)) in hashes.iter().zip(&mut *guesses).enumerate() {
-        let place = index.first(*hash);
+        let place = index.first(hash.0);
         if let Some(entry) = buckets.guess(place) {
             *guess = entry;
             prefetch_at(entries, entry as usize);
@@ -159,7 +196,7 @@ fn search<E: Entry>(
         let i = elsewhere.trailing_zeros() as usize;
         elsewhere &= elsewhere - 1;
         if let (Some(hash), Some(guess)) = (hashes.get(i), guesses.get_mut(i))
-            && let Some(entry) = buckets.guess(index.other(index.first(*hash)))
+            && let Some(entry) = buckets.guess(index.other(index.first(hash.0)))
         {
             *guess = entry;
             prefetch_at(entries, entry as usize);
