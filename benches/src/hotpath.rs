@@ -344,7 +344,7 @@ fn check(sent: &[Frame]) -> Result<()> {
         ensure!(data.len() == 60 + 54, "a packet left with {} bytes", data.len());
         ensure!(data[12..16] == [0x81, 0, 0, 2], "not in the underlay VLAN");
         let inner = &data[54..];
-        ensure!(inner[26..29] == [0xcb, 0, 0x71], "not translated: source {:?}", &inner[26..30]);
+        ensure!(inner[26..28] == [0xcb, 0], "not translated: source {:?}", &inner[26..30]);
         ensure!(checksum(&inner[14..34]) == 0, "wrong inner IPv4 checksum");
     }
     Ok(())
