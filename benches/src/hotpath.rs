@@ -17,6 +17,8 @@ pub struct Bed {
     pub worker: Worker<Frame>,
     /// What it looks up in.
     pub table: Arc<SessionTable>,
+    /// When time began for its worker, by the TSC: it must not go back from one run to the next.
+    origin: u64,
 }
 
 impl Bed {
@@ -28,7 +30,7 @@ impl Bed {
     /// The same with room for `room` more.
     pub fn with_room(sessions: u32, room: u32, hugepages: bool, pool: &Mempool) -> Result<Self> {
         let (table, mut workers) = stand_up(sessions, room, hugepages, pool, 1)?;
-        Ok(Self { worker: workers.pop().context("a worker")?, table })
+        Ok(Self { worker: workers.pop().context("a worker")?, table, origin: dpdk::tsc() })
     }
 }
 
@@ -271,10 +273,9 @@ fn run(
 ) -> Result<()> {
     let mut io = Collect { pool, sent: ArrayVec::new() };
     let mut burst: Burst<Frame> = ArrayVec::new();
-    let origin = dpdk::tsc();
     for _ in 0..packets / BURST as u64 {
         frames.fill(pool, &mut burst)?;
-        let now = nanos(dpdk::tsc() - origin, hz);
+        let now = nanos(dpdk::tsc() - bed.origin, hz);
         clock.start();
         bed.worker.process_watched(traffic::UPLINK, &mut burst, now, &mut io, clock);
         clock.stop(BURST as u64);

@@ -60,17 +60,21 @@ impl Testpmd {
 
 /// Cycles that a testpmd has spent on packets, and how many packets: what it answers to `show fwd stats all`.
 pub fn work(process: &Process) -> Result<(u64, u64)> {
-    let before = process.log().matches(CYCLES).count();
+    const TOTAL: &str = "Accumulated forward statistics";
+    let before = process.log().matches(TOTAL).count();
     process.tell("show fwd stats all")?;
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(5) {
         let log = process.log();
-        if log.matches(CYCLES).count() > before {
-            return last_work(&log).context("testpmd's statistics are not as expected");
-        }
-        // Nothing is said of cycles before the first packet.
-        if before == 0 && log.matches("Accumulated forward statistics").count() > 0 {
-            return Ok((0, 0));
+        // Its answer ends with its prompt; nothing is said of cycles before the first packet.
+        if let Some((_, answer)) = log.rsplit_once(TOTAL)
+            && log.matches(TOTAL).count() > before
+            && answer.contains("testpmd>")
+        {
+            return match answer.contains(CYCLES) {
+                true => last_work(answer).context("testpmd's statistics are not as expected"),
+                false => Ok((0, 0)),
+            };
         }
         std::thread::sleep(Duration::from_millis(5));
     }
