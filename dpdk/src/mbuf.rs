@@ -462,8 +462,9 @@ impl Mbuf {
     }
 }
 
+/// Starts loading the cache line at `address`.
 #[inline]
-fn prefetch(address: *const u8) {
+pub(crate) fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch reads nothing the program can see, whatever the address.
     unsafe {

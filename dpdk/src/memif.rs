@@ -22,6 +22,7 @@ use nix::sys::{
 
 mod control;
 
+use crate::mbuf::prefetch;
 use control::Control;
 
 /// Frames that [`Memif::receive`] hands over at once, at most.
@@ -414,18 +415,6 @@ impl Drop for Shared {
         // leave it mapped, which harms nobody.
         let _ = unsafe { munmap(self.start.cast(), self.bytes) };
     }
-}
-
-#[inline]
-fn prefetch(address: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing the program can see, whatever the address.
-    unsafe {
-        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(address.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = address;
 }
 
 #[inline]
