@@ -36,9 +36,9 @@ impl ChecksumDelta {
     /// A checksum field after the rewrite.
     #[inline(always)]
     pub const fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
-        let (sum, carry) = (!u16::from_ne_bytes(checksum)).overflowing_add(self.0);
-        // No second carry: after one, the sum is at most 0xfffe.
-        (!sum.wrapping_add(carry as u16)).to_ne_bytes()
+        // Equation 4 of RFC 1624: the same as equation 3, complemented. No second borrow: after one, at least 1 is left.
+        let (rest, borrow) = u16::from_ne_bytes(checksum).overflowing_sub(self.0);
+        rest.wrapping_sub(borrow as u16).to_ne_bytes()
     }
 
     /// The same for UDP (RFC 768): 0 means that the sender computed none and stays 0; a sum that comes out as 0 is sent
@@ -48,8 +48,8 @@ impl ChecksumDelta {
         if u16::from_ne_bytes(checksum) == 0 {
             return checksum;
         }
-        let sum = self.apply(checksum);
-        if u16::from_ne_bytes(sum) == 0 { [0xff; 2] } else { sum }
+        let sum = u16::from_ne_bytes(self.apply(checksum));
+        sum.wrapping_sub((sum == 0) as u16).to_ne_bytes()
     }
 }
 
