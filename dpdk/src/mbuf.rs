@@ -138,9 +138,12 @@ impl Mbuf {
     /// As [`data_mut`](Self::data_mut); empty if it has none of its own there.
     #[inline]
     pub fn head_mut(&mut self) -> &mut [u8] {
-        if self.is_exclusive() {
-            // SAFETY: as in `data`; nobody shares the buffer, and `self` is borrowed mutably.
-            return unsafe { segments::data_mut(self.as_ptr(), self.data_len()) };
+        let mbuf = self.as_ptr();
+        // SAFETY: as in `data`; nobody shares the buffer, and `self` is borrowed mutably.
+        unsafe {
+            if segments::is_unshared(mbuf) {
+                return segments::data_mut(mbuf, usize::from((*mbuf).data_len));
+            }
         }
         self.own_mut().unwrap_or_default()
     }
@@ -149,9 +152,12 @@ impl Mbuf {
     /// its own there.
     #[inline]
     pub fn data_mut(&mut self) -> Option<&mut [u8]> {
-        if self.is_exclusive() {
-            // SAFETY: as in `data`; nobody shares the buffer, and `self` is borrowed mutably.
-            return unsafe { Some(segments::data_mut(self.as_ptr(), self.data_len())) };
+        let mbuf = self.as_ptr();
+        // SAFETY: as in `data`; nobody shares the buffer, and `self` is borrowed mutably.
+        unsafe {
+            if segments::is_unshared(mbuf) {
+                return Some(segments::data_mut(mbuf, usize::from((*mbuf).data_len)));
+            }
         }
         self.own_mut()
     }
@@ -164,9 +170,12 @@ impl Mbuf {
         unsafe { Some(segments::data_mut(self.as_ptr(), own)) }
     }
 
-    /// How many bytes at the front are its own although the buffer is shared; None if not even the headroom is.
+    /// How many bytes at the front are its own; None if not even the headroom is.
     #[cold]
     fn own_len(&self) -> Option<usize> {
+        if self.is_exclusive() {
+            return Some(self.data_len());
+        }
         let own = UNSHARED.checked_sub(self.headroom()).filter(|_| self.is_direct())?;
         Some(own.min(self.data_len()))
     }
@@ -237,7 +246,7 @@ impl Mbuf {
     #[inline]
     #[must_use]
     pub fn prepend_data(&mut self, n: usize) -> Option<&mut [u8]> {
-        let own = if self.is_exclusive() { self.data_len() } else { self.own_len()? };
+        let own = self.own_len()?;
         if n > self.headroom() {
             return None;
         }
@@ -252,35 +261,39 @@ impl Mbuf {
         }
     }
 
-    /// Puts `N` bytes before the packet: these, and what [`data_mut`](Self::data_mut) gave before. None, and nothing changed,
-    /// if the headroom is smaller or shared.
+    /// Puts `NEW` bytes, to be filled, in place of the packet's first `OLD`: so headers are written in one go. They hold
+    /// whatever was there. None, and nothing changed, if the first segment has fewer bytes, if the headroom is smaller than
+    /// what is added, or if either is shared.
     #[inline]
     #[must_use]
-    pub fn prepend_array<const N: usize>(&mut self) -> Option<(&mut [u8; N], &mut [u8])> {
-        if !self.is_exclusive() {
-            return self.prepend_own();
-        }
-        if self.headroom() < N {
-            return None;
-        }
-        // SAFETY: the headroom has N bytes, so the fields stay within the buffer (and N fits 16 bits); nobody shares it. The
-        // two slices lie one behind the other, in the packet's own bytes.
+    pub fn replace_front<const OLD: usize, const NEW: usize>(&mut self) -> Option<&mut [u8; NEW]> {
+        const { assert!(OLD <= NEW) };
+        let mbuf = self.as_ptr();
+        // SAFETY: the mbuf is alive. The headroom has what is added, so the fields stay within the buffer (and it fits 16
+        // bits); nobody shares it; the packet has OLD bytes, so that NEW of them begin where it does now.
         unsafe {
-            let mbuf = self.as_ptr();
-            let len = usize::from((*mbuf).data_len);
-            (*mbuf).data_off -= N as u16;
-            (*mbuf).data_len += N as u16;
-            (*mbuf).pkt_len += N as u32;
+            if !segments::is_unshared(mbuf) {
+                return self.replace_own::<OLD, NEW>();
+            }
+            if usize::from((*mbuf).data_len) < OLD || usize::from((*mbuf).data_off) < NEW - OLD {
+                return None;
+            }
+            (*mbuf).data_off -= (NEW - OLD) as u16;
+            (*mbuf).data_len += (NEW - OLD) as u16;
+            (*mbuf).pkt_len += (NEW - OLD) as u32;
             let start = (*mbuf).buf_addr.cast::<u8>().add(usize::from((*mbuf).data_off));
             std::hint::assert_unchecked(!start.is_null());
-            Some((&mut *start.cast::<[u8; N]>(), std::slice::from_raw_parts_mut(start.add(N), len)))
+            Some(&mut *start.cast::<[u8; NEW]>())
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn prepend_own<const N: usize>(&mut self) -> Option<(&mut [u8; N], &mut [u8])> {
-        self.prepend_data(N)?.split_first_chunk_mut()
+    fn replace_own<const OLD: usize, const NEW: usize>(&mut self) -> Option<&mut [u8; NEW]> {
+        if self.own_mut()?.len() < OLD {
+            return None;
+        }
+        self.prepend_data(NEW - OLD)?.first_chunk_mut()
     }
 
     /// Takes `n` bytes off the front. False, and nothing changed, if the first segment has fewer.
@@ -305,21 +318,20 @@ impl Mbuf {
     #[inline]
     #[must_use]
     pub fn cut<const AT: usize, const N: usize>(&mut self) -> bool {
-        if !self.is_exclusive() {
-            return self.cut_own::<AT, N>();
-        }
-        if self.data_len() < AT + N {
-            return false;
-        }
+        let mbuf = self.as_ptr();
         // SAFETY: as in `data` and `adj`: the first AT + N bytes are the packet's, and nobody shares the buffer.
         unsafe {
-            let mbuf = self.as_ptr();
+            if !segments::is_unshared(mbuf) {
+                return self.cut_own::<AT, N>();
+            }
+            if usize::from((*mbuf).data_len) < AT + N {
+                return false;
+            }
             let start = (*mbuf).buf_addr.cast::<u8>().add(usize::from((*mbuf).data_off));
-            let kept = start.cast::<[u8; AT]>().read();
             (*mbuf).data_off += N as u16;
             (*mbuf).data_len -= N as u16;
             (*mbuf).pkt_len -= N as u32;
-            start.add(N).cast::<[u8; AT]>().write(kept);
+            ptr::copy(start, start.add(N), AT);
         }
         true
     }

@@ -51,32 +51,34 @@ fn numbers(len: usize) -> Vec<u8> {
     (0..len).map(|n| n as u8).collect()
 }
 
-/// What is known beforehand of a packet's start: bytes taken out, an array put before it.
+/// What is known beforehand of a packet's start: bytes taken out, an array put before it or over its first bytes.
 fn in_front(pool: &Mempool) {
     let bytes = numbers(1500);
     let mut packet = packet(pool, &bytes);
     assert!(packet.cut::<12, 4>());
     assert_eq!(content(&packet), [&bytes[..12], &bytes[16..]].concat());
-    let (new, rest) = packet.prepend_array::<4>().unwrap();
-    new.fill(0xee);
-    assert_eq!(rest.len(), 1496);
-    rest[0] = 0xdd;
+    packet.replace_front::<1, 5>().unwrap().copy_from_slice(&[0xee, 0xee, 0xee, 0xee, 0xdd]);
     assert_eq!(content(&packet), [&[0xee; 4][..], &[0xdd], &bytes[1..12], &bytes[16..]].concat());
-    assert!(packet.prepend_array::<129>().is_none(), "128 bytes of headroom");
+    packet.replace_front::<2, 2>().unwrap().fill(0xff);
+    assert_eq!(content(&packet), [&[0xff, 0xff, 0xee, 0xee, 0xdd], &bytes[1..12], &bytes[16..]].concat());
+    let before = content(&packet);
+    assert!(packet.replace_front::<0, 129>().is_none(), "128 bytes of headroom");
+    assert!(packet.replace_front::<1501, 1501>().is_none(), "1500 bytes");
+    assert_eq!(content(&packet), before);
 
     // Also of what others share, as long as it is the packet's own.
     let copy = Mbuf::share(pool, &packet, 64).unwrap();
     let before = content(&copy);
     assert!(packet.cut::<12, 4>());
-    let (new, rest) = packet.prepend_array::<54>().unwrap();
-    new.fill(0xcc);
-    assert_eq!(rest.len(), 252, "of what both have");
-    assert_eq!(content(&packet), [&[0xcc; 54][..], &before[..12], &before[16..]].concat());
+    packet.replace_front::<12, 66>().unwrap().fill(0xcc);
+    assert_eq!(content(&packet), [&[0xcc; 66][..], &before[16..]].concat());
     assert_eq!(content(&copy), before);
-    assert!(packet.adj(400) && !packet.cut::<12, 4>() && packet.prepend_array::<1>().is_none(), "shared");
+    assert!(packet.replace_front::<320, 320>().is_none(), "of which the last are shared");
+    assert!(packet.adj(400) && !packet.cut::<12, 4>() && packet.replace_front::<0, 1>().is_none(), "shared");
+    assert_eq!(content(&copy), before);
 
     let mut short = self::packet(pool, &bytes[..15]);
-    assert!(!short.cut::<12, 4>());
+    assert!(!short.cut::<12, 4>() && short.replace_front::<16, 20>().is_none());
     assert_eq!(content(&short), &bytes[..15]);
 }
 

@@ -55,8 +55,8 @@ impl<T> Packet for Frame<T> {
     }
 
     #[inline]
-    fn prepend_array<const N: usize>(&mut self) -> Option<(&mut [u8; N], &mut [u8])> {
-        self.mbuf.prepend_array()
+    fn replace_front<const OLD: usize, const NEW: usize>(&mut self) -> Option<&mut [u8; NEW]> {
+        self.mbuf.replace_front::<OLD, NEW>()
     }
 
     #[inline]

@@ -9,9 +9,7 @@ use crate::batch::Way;
 use crate::packet::Packet;
 use crate::tunnel::{Inner, Outer};
 use crate::wire::ethernet::{TAG_LEN, ethertype};
-use crate::wire::view_mut;
 use conntrack::{LifIndex, Macs};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// Destinations a worker remembers.
 const DESTINATIONS: usize = 1024;
@@ -64,7 +62,7 @@ fn spread(key: u64) -> usize {
 /// A direct-mapped cache of `N` (a power of two) items.
 #[derive(Debug)]
 struct Cache<T, const N: usize> {
-    slots: Box<[Slot<T>]>,
+    slots: Box<[Slot<T>; N]>,
 }
 
 #[derive(Debug)]
@@ -75,13 +73,20 @@ struct Slot<T> {
     item: T,
 }
 
+const _: () = assert!(size_of::<Slot<Headers>>() == 128 && size_of::<Slot<Outer>>() == 128);
+
 /// No item's key.
 const NONE: u64 = u64::MAX;
 
 impl<T: Default, const N: usize> Cache<T, N> {
+    #[expect(clippy::unreachable, reason = "as many are collected as the array has")]
     fn new() -> Self {
         let empty = |_| Slot { key: NONE, validity: 0, item: T::default() };
-        Self { slots: (0..N).map(empty).collect() }
+        // Collected, as an array of this size may be too much for a stack.
+        let Ok(slots) = (0..N).map(empty).collect::<Box<[_]>>().try_into() else {
+            unreachable!("{N} slots");
+        };
+        Self { slots }
     }
 
     #[inline(always)]
@@ -104,57 +109,46 @@ pub struct Headers {
     pub lif: LifIndex,
     /// Its port.
     pub port: PortIndex,
-    macs: Macs,
     link: Link,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum Link {
-    #[default]
-    Untagged,
-    Vlan([u8; TAG_LEN]),
+    Untagged([u8; 12]),
+    Vlan([u8; 16]),
     Vxlan(Outer),
 }
 
-#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct Tagged {
-    macs: Macs,
-    tag: [u8; TAG_LEN],
+impl Default for Link {
+    fn default() -> Self {
+        Self::Untagged([0; 12])
+    }
 }
 
 impl Headers {
     /// For a LIF without tags.
     pub fn untagged(lif: LifIndex, port: PortIndex, macs: Macs) -> Self {
-        Self { lif, port, macs, link: Link::Untagged }
+        Self { lif, port, link: Link::Untagged(zerocopy::transmute!(macs)) }
     }
 
-    /// For a LIF with a tag.
+    /// For a LIF of tag `vlan`.
     pub fn vlan(lif: LifIndex, port: PortIndex, macs: Macs, vlan: u16) -> Self {
-        Self { lif, port, macs, link: Link::Vlan(tag(vlan)) }
+        let [a, b, c]: [[u8; TAG_LEN]; 3] = zerocopy::transmute!(macs);
+        Self { lif, port, link: Link::Vlan(zerocopy::transmute!([a, b, c, tag(vlan)])) }
     }
 
     /// For a LIF behind the underlay.
     pub fn vxlan(lif: LifIndex, macs: Macs, outer: Outer) -> Self {
-        Self { lif, port: outer.port, macs, link: Link::Vxlan(outer) }
+        Self { lif, port: outer.port, link: Link::Vxlan(outer.with_macs(macs)) }
     }
 
     /// Writes the packet's MACs, and puts before them what the LIF wants; None if there is no headroom.
     #[inline(always)]
     pub fn put(&self, packet: &mut impl Packet, inner: Inner) -> Option<()> {
         match &self.link {
-            Link::Vxlan(outer) => {
-                let macs = view_mut(outer.put(packet, inner)?, 0)?;
-                *macs = self.macs;
-            }
-            Link::Vlan(tag) => {
-                let start = view_mut(packet.prepend(TAG_LEN)?, 0)?;
-                *start = Tagged { macs: self.macs, tag: *tag };
-            }
-            Link::Untagged => {
-                let macs = view_mut(packet.head_mut(), 0)?;
-                *macs = self.macs;
-            }
+            Link::Vxlan(outer) => outer.put_over(packet, inner)?,
+            Link::Vlan(start) => *packet.replace_front::<12, 16>()? = *start,
+            Link::Untagged(macs) => *packet.replace_front::<12, 12>()? = *macs,
         }
         Some(())
     }

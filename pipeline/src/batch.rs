@@ -111,7 +111,7 @@ impl TrapClass {
 }
 
 /// What follows the inner IP header, as far as a rewrite cares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Kind {
     /// No ports and no checksum to update.
@@ -125,8 +125,18 @@ pub enum Kind {
     Request,
     /// An ICMP or ICMPv6 reply: the identifier is the destination port.
     Reply,
+    /// TCP with SYN, FIN or RST: the VNF must see it.
+    Control,
     /// An ICMP or ICMPv6 error, looked up by the packet it quotes.
     Error,
+}
+
+impl Kind {
+    /// Whether a rewrite is all it takes, unless its flow wants more.
+    #[inline(always)]
+    pub fn is_plain(self) -> bool {
+        self < Self::Control
+    }
 }
 
 /// Out LIF and MACs of a routed flow, by their place in the session table, or none.
@@ -153,7 +163,7 @@ impl Way {
     }
 }
 
-/// One packet's metadata: half a cache line.
+/// One packet's metadata: half a cache line. In the order it is first written, so that what is not known yet is zeroed at once.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(32))]
 pub struct Meta {
@@ -165,12 +175,22 @@ pub struct Meta {
     pub class: TrapClass,
     /// Of the inner packet.
     pub kind: Kind,
+    /// Bytes of the tenant's frame.
+    pub frame_len: u32,
     /// Where it arrived.
     pub in_lif: LifIndex,
     /// Where it leaves, unless its flow says it.
     pub out_lif: LifIndex,
+    /// Bytes of the inner IP packet.
+    pub ip_len: u32,
     /// What its flow says of where and how it leaves.
     pub way: Way,
+    /// Offset of what follows the inner IP header.
+    pub l4: u16,
+    /// Of an ICMP error: offset of what follows the quoted IP header.
+    pub quoted_l4: u16,
+    /// Outer UDP source port for the flow; 0 where the flow is not known.
+    pub outer_port: u16,
     /// The port it is sent on.
     pub port: PortIndex,
     /// Of a TCP packet.
@@ -181,21 +201,18 @@ pub struct Meta {
     pub quoted_protocol: u8,
     /// Bytes of Ethernet header and tag before the outer IP header.
     pub l2: u8,
-    /// Offset of what follows the inner IP header.
-    pub l4: u16,
-    /// Outer UDP source port for the flow; 0 where the flow is not known.
-    pub outer_port: u16,
-    /// Of an ICMP error: offset of what follows the quoted IP header.
-    pub quoted_l4: u16,
-    /// Bytes of the tenant's frame.
-    pub frame_len: u32,
-    /// Bytes of the inner IP packet.
-    pub ip_len: u32,
+    reserved: u8,
 }
 
 const _: () = assert!(size_of::<Meta>() == 32);
 
 impl Meta {
+    /// Of a tenant's frame, nothing known of it yet.
+    #[inline(always)]
+    pub fn of_tenant(in_lif: LifIndex, frame_len: u32) -> Self {
+        Self { next: Next::Classify, in_lif, frame_len, ..Self::default() }
+    }
+
     /// Marks it dropped.
     #[inline]
     pub fn drop(&mut self, reason: DropReason) {

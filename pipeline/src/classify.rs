@@ -11,66 +11,20 @@ use crate::wire::ethernet::{self, ethertype};
 use crate::wire::{
     Ethernet, Icmp, Ipv4, Ipv6, Tcp, Udp, icmp, icmpv6, ipv4, ipv6, protocol, tcp, udp, view, view_at,
 };
+use arrayvec::ArrayVec;
 use conntrack::checksum::checksum;
-use conntrack::table::{Burst, KeyHash};
+use conntrack::table::{Asked, Burst};
 use conntrack::{FlowKeyV4, FlowKeyV6, TcpFlags};
-use zerocopy::byteorder::little_endian::{U16, U32, U64};
+use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-/// The keys of a burst, and whose they are.
+/// The keys of a burst, as they were asked for under the packets' places in it.
 #[derive(Debug, Default)]
 pub struct Keys {
     /// Of IPv4 packets.
-    pub v4: Queue<FlowKeyV4>,
+    pub v4: ArrayVec<Asked<FlowKeyV4>, BURST>,
     /// Of IPv6 packets.
-    pub v6: Queue<FlowKeyV6>,
-}
-
-/// Keys of one family, each with the packet it is of.
-#[derive(Debug, Default)]
-pub struct Queue<K> {
-    keys: [K; BURST],
-    hashes: [KeyHash; BURST],
-    packets: [u8; BURST],
-    len: usize,
-}
-
-impl<K> Queue<K> {
-    /// In the order of the burst.
-    #[inline(always)]
-    pub fn keys(&self) -> &[K] {
-        self.keys.get(..self.len).unwrap_or_default()
-    }
-
-    /// Of the keys.
-    #[inline(always)]
-    pub fn hashes(&self) -> &[KeyHash] {
-        self.hashes.get(..self.len).unwrap_or_default()
-    }
-
-    /// Places in the burst.
-    #[inline(always)]
-    pub fn packets(&self) -> &[u8] {
-        self.packets.get(..self.len).unwrap_or_default()
-    }
-
-    /// Whether no packet has such a key.
-    #[inline(always)]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    // A burst holds no more packets than there is room for keys.
-    #[inline(always)]
-    fn push(&mut self, packet: usize, key: K, hash: KeyHash) {
-        if let Some(to) = self.keys.get_mut(self.len)
-            && let Some(of) = self.packets.get_mut(self.len)
-            && let Some(hashed) = self.hashes.get_mut(self.len)
-        {
-            (*to, *of, *hashed) = (key, packet as u8, hash);
-            self.len += 1;
-        }
-    }
+    pub v6: ArrayVec<Asked<FlowKeyV6>, BURST>,
 }
 
 /// What else a packet can be but one with a key.
@@ -88,8 +42,10 @@ const ARP_ND: Verdict = Verdict::Trap(TrapClass::ArpNd);
 /// Takes the packets marked classify, and asks `burst` for their keys.
 #[inline(never)]
 pub fn run<P: Packet>(burst: &Burst<'_>, packets: &[P], metas: &mut Metas, keys: &mut Keys) {
-    (keys.v4.len, keys.v6.len) = (0, 0);
-    for (index, (packet, meta)) in packets.iter().zip(metas).enumerate() {
+    keys.v4.clear();
+    keys.v6.clear();
+    // A burst has no more packets than there is room for keys.
+    for (index, (packet, meta)) in (0u8..).zip(packets.iter().zip(metas)) {
         if meta.next != Next::Classify {
             continue;
         }
@@ -97,14 +53,14 @@ pub fn run<P: Packet>(burst: &Burst<'_>, packets: &[P], metas: &mut Metas, keys:
         if let Ok((frame, l4)) = FrameV4::ref_from_prefix(head)
             && frame.ethertype.get() == ethertype::IPV4.swap_bytes()
         {
-            if let Err(verdict) =
-                classify_v4(head, frame, l4, meta, |key| keys.v4.push(index, key, burst.ask_v4(&key)))
-            {
+            if let Err(verdict) = classify_v4(head, frame, l4, meta, |key| {
+                let _ = keys.v4.try_push(burst.ask_v4(key, index));
+            }) {
                 mark(meta, verdict);
                 continue;
             }
         } else if let Some(key) = classify_other(head, meta) {
-            keys.v6.push(index, key, burst.ask_v6(&key));
+            let _ = keys.v6.try_push(burst.ask_v6(key, index));
         } else {
             continue;
         }
@@ -151,8 +107,8 @@ struct FrameV4 {
     second: U32,
     /// TTL, protocol, checksum.
     third: U32,
-    /// Source and destination.
-    addresses: U64,
+    source: U32,
+    destination: U32,
 }
 
 /// `l4` is what follows the header if it has no options.
@@ -166,7 +122,8 @@ fn classify_v4(
 ) -> Result<(), Verdict> {
     const L3: usize = ethernet::LEN;
     let (first, second, third) = (frame.first.get(), frame.second.get(), frame.third.get());
-    let addresses = frame.addresses.get();
+    let (source, destination) = (frame.source.get(), frame.destination.get());
+    let addresses = u64::from(source) | u64::from(destination) << 32;
     // The low bits of the fragment's offset are in the second of its bytes.
     const FRAGMENT: u32 = 0xff3f << 16;
     if first as u8 != 0x45 || second & FRAGMENT != 0 {
@@ -176,17 +133,10 @@ fn classify_v4(
     if total_len < ipv4::LEN as u32 || L3 as u32 + total_len > meta.frame_len {
         return Err(MALFORMED);
     }
-    // Right if the sum of the words, of whatever size and byte order, is a multiple of 0xffff (RFC 1071 section 2). It is
-    // never 0: the version is not.
-    let sum = u64::from(first)
-        + u64::from(second)
-        + u64::from(third)
-        + (addresses as u32 as u64)
-        + (addresses >> 32);
-    if !sum.is_multiple_of(0xffff) {
+    if !checksum_is_right(first, second, third, addresses) {
         return Err(Verdict::Drop(DropReason::BadChecksum));
     }
-    if is_martian_v4(addresses) {
+    if is_martian_v4(source, destination) {
         return Err(MARTIAN);
     }
     meta.ip_len = total_len;
@@ -195,14 +145,23 @@ fn classify_v4(
     let l4_len = total_len as usize - ipv4::LEN;
     let protocol = (third >> 8) as u8;
     let ports = match protocol {
-        protocol::UDP => udp_ports(head, l4, meta, l4_len)?,
-        protocol::TCP => tcp_ports(head, l4, meta, l4_len)?,
+        protocol::UDP => udp_ports(l4, meta, l4_len),
+        protocol::TCP => tcp_ports(l4, meta, l4_len),
         protocol::ICMP => return icmp_v4(head, addresses, meta, l4_len).map(with),
-        _ => 0,
+        _ => Some(0),
     };
+    let Some(ports) = ports else { return Err(no_ports(head, l4, meta, protocol, l4_len)) };
     // Not as a result: that would be in memory on its way.
     with(FlowKeyV4::from_wire(meta.in_lif, protocol, addresses, ports));
     Ok(())
+}
+
+/// Of an IPv4 header without options: right if the sum of its words, of whatever size and byte order, is a multiple of 0xffff
+/// (RFC 1071 section 2), which carries are added to. It is never 0: the version is not.
+#[inline(always)]
+fn checksum_is_right(first: u32, second: u32, third: u32, addresses: u64) -> bool {
+    let (sum, carry) = addresses.overflowing_add(u64::from(first) + u64::from(second) + u64::from(third));
+    (sum + u64::from(carry)).is_multiple_of(0xffff)
 }
 
 #[inline(never)]
@@ -232,7 +191,7 @@ fn unusual_v4(head: &[u8], meta: &Meta) -> Verdict {
     match head.get(ethernet::LEN..ethernet::LEN + header_len) {
         None => short(head, meta),
         Some(header) if checksum(&[header]) != 0 => Verdict::Drop(DropReason::BadChecksum),
-        _ if is_martian_v4(u64::from_le_bytes(ip.addresses())) => MARTIAN,
+        _ if is_martian_v4(u32::from_le_bytes(ip.source), u32::from_le_bytes(ip.destination)) => MARTIAN,
         _ => EXCEPTION,
     }
 }
@@ -259,8 +218,8 @@ fn classify_v6(head: &[u8], meta: &mut Meta) -> Result<FlowKeyV6, Verdict> {
     let l4_len = L3 + ip_len - l4;
     let rest = head.get(l4..).unwrap_or_default();
     let ports = match upper {
-        protocol::TCP => tcp_ports(head, rest, meta, l4_len)?,
-        protocol::UDP => udp_ports(head, rest, meta, l4_len)?,
+        protocol::TCP => tcp_ports(rest, meta, l4_len),
+        protocol::UDP => udp_ports(rest, meta, l4_len),
         protocol::ICMPV6 => {
             let kind = match view_at::<[u8; 4]>(head, l4) {
                 Some([kind, ..]) if l4_len >= 4 => *kind,
@@ -271,14 +230,15 @@ fn classify_v6(head: &[u8], meta: &mut Meta) -> Result<FlowKeyV6, Verdict> {
             }
             let Some(icmp) = icmp_header(head, meta, l4_len)? else { return Err(MALFORMED) };
             match kind {
-                icmpv6::ECHO_REQUEST => query(meta, icmp, Kind::Request),
-                icmpv6::ECHO_REPLY => query(meta, icmp, Kind::Reply),
+                icmpv6::ECHO_REQUEST => Some(query(meta, icmp, Kind::Request)),
+                icmpv6::ECHO_REPLY => Some(query(meta, icmp, Kind::Reply)),
                 icmpv6::UNREACHABLE..=icmpv6::PARAMETER_PROBLEM => return related::key_v6(head, meta),
                 _ => return Err(NEW),
             }
         }
-        _ => 0,
+        _ => Some(0),
     };
+    let Some(ports) = ports else { return Err(no_ports(head, rest, meta, upper, l4_len)) };
     let (source, destination) = (ip.source.into(), ip.destination.into());
     let [a, b, c, d] = ports.to_le_bytes();
     let (source_port, destination_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
@@ -294,34 +254,37 @@ fn is_nd(kind: u8) -> bool {
     )
 }
 
+/// Both ports of a valid header of TCP.
 #[inline(always)]
-fn tcp_ports(head: &[u8], l4: &[u8], meta: &mut Meta, l4_len: usize) -> Result<u32, Verdict> {
-    let Some(tcp) = view::<Tcp>(l4) else { return Err(cut_short(head, meta, l4_len < tcp::LEN)) };
+fn tcp_ports(l4: &[u8], meta: &mut Meta, l4_len: usize) -> Option<u32> {
+    let tcp: &Tcp = view(l4)?;
     let flags = TcpFlags(tcp.flags);
     let header_len = tcp.header_len();
     if header_len < tcp::LEN || header_len > l4_len || flags.is_invalid() {
-        return Err(MALFORMED);
+        return None;
     }
-    meta.kind = Kind::Tcp;
     meta.tcp_flags = flags;
-    Ok(first_word(l4))
+    meta.kind = if flags.is_control() { Kind::Control } else { Kind::Tcp };
+    Some(first_word(l4))
 }
 
+/// Both ports of a valid header of UDP.
 #[inline(always)]
-fn udp_ports(head: &[u8], l4: &[u8], meta: &mut Meta, l4_len: usize) -> Result<u32, Verdict> {
-    let Some(udp) = view::<Udp>(l4) else { return Err(cut_short(head, meta, l4_len < udp::LEN)) };
+fn udp_ports(l4: &[u8], meta: &mut Meta, l4_len: usize) -> Option<u32> {
+    let udp: &Udp = view(l4)?;
     let len = usize::from(udp.len.get());
     if len < udp::LEN || len > l4_len {
-        return Err(MALFORMED);
+        return None;
     }
     meta.kind = Kind::Udp;
-    Ok(first_word(l4))
+    Some(first_word(l4))
 }
 
-/// What has no whole header of TCP or UDP in its first segment; for certain if the packet itself is too short for one.
+/// What has no valid header of TCP or UDP: malformed, unless the header goes on beyond the first segment.
 #[cold]
-fn cut_short(head: &[u8], meta: &Meta, is_certain: bool) -> Verdict {
-    if is_certain { MALFORMED } else { short(head, meta) }
+fn no_ports(head: &[u8], l4: &[u8], meta: &Meta, protocol: u8, l4_len: usize) -> Verdict {
+    let header_len = if protocol == protocol::TCP { tcp::LEN } else { udp::LEN };
+    if l4.len() < header_len && l4_len >= header_len { short(head, meta) } else { MALFORMED }
 }
 
 /// The ICMP header, if the packet is long enough for one.
@@ -348,30 +311,18 @@ fn first_word(l4: &[u8]) -> u32 {
 }
 
 /// Addresses that no packet on a wire may have (RFC 1122 section 3.2.1.3): loopback either way, multicast or broadcast as
-/// source, and both the same (the land attack). `addresses` are a source and a destination, little-endian.
+/// source, and both the same (the land attack). Little-endian.
 #[inline(always)]
-fn is_martian_v4(addresses: u64) -> bool {
-    /// Of a first byte: bit 0 if a source with it may be wrong, bit 1 if a destination is.
-    const FIRST: [u8; 256] = {
-        let mut first = [0; 256];
-        let mut byte = 224;
-        while byte < 240 {
-            first[byte] = 1;
-            byte += 1;
-        }
-        first[255] = 1;
-        first[127] = 3;
-        first
-    };
-    let of = |byte: u8| FIRST.get(usize::from(byte)).copied().unwrap_or_default();
-    let wrong = of(addresses as u8) & 1 | of((addresses >> 32) as u8) & 2;
-    let (source, destination) = (addresses as u32, (addresses >> 32) as u32);
-    (wrong != 0 || source == destination) && (source as u8 != 255 || is_martian_from_255(source, destination))
+fn is_martian_v4(source: u32, destination: u32) -> bool {
+    let (from, to) = (source as u8, destination as u8);
+    // Of the first bytes from 224 on, those from 240 to 254 are no multicast: looked at again.
+    (from >= 224 || from == 127 || to == 127 || source == destination)
+        && (from < 240 || is_martian_from_240(source, destination))
 }
 
-/// Of a source in 255.0.0.0/8, only the broadcast address is martian.
+/// Of the sources in 240.0.0.0/4, only the broadcast address is martian.
 #[cold]
-fn is_martian_from_255(source: u32, destination: u32) -> bool {
+fn is_martian_from_240(source: u32, destination: u32) -> bool {
     source == u32::MAX || destination as u8 == 127 || source == destination
 }
 
@@ -379,4 +330,43 @@ fn is_martian_from_255(source: u32, destination: u32) -> bool {
 fn is_martian_v6(source: &[u8; 16], destination: &[u8; 16]) -> bool {
     const LOOPBACK: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     source[0] == 0xff || *source == LOOPBACK || *destination == LOOPBACK || source == destination
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn header_sums_are_those_of_rfc_1071() {
+        bolero::check!().with_type::<([u8; 20], bool)>().for_each(|(header, repair)| {
+            let mut header = *header;
+            header[0] = 0x45;
+            if *repair {
+                header[10..12].fill(0);
+                let sum = checksum(&[&header]);
+                header[10..12].copy_from_slice(&sum.to_be_bytes());
+            }
+            let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap());
+            let addresses = u64::from(word(12)) | u64::from(word(16)) << 32;
+            let is_right = checksum_is_right(word(0), word(4), word(8), addresses);
+            assert_eq!(is_right, checksum(&[&header]) == 0, "{header:?}");
+            assert!(is_right || !repair);
+        });
+    }
+
+    #[test]
+    fn martians_are_those_of_rfc_1122() {
+        let addresses = || (0..=255u8).flat_map(|first| [[first, 0, 0, 1], [first, 255, 255, 255]]);
+        for (source, destination) in addresses().flat_map(|s| addresses().map(move |d| (s, d))) {
+            let (from, to) = (Ipv4Addr::from(source), Ipv4Addr::from(destination));
+            let expected = from.is_loopback()
+                || to.is_loopback()
+                || from.is_multicast()
+                || from.is_broadcast()
+                || from == to;
+            let is_martian = is_martian_v4(u32::from_le_bytes(source), u32::from_le_bytes(destination));
+            assert_eq!(is_martian, expected, "{from} to {to}");
+        }
+    }
 }

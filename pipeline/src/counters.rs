@@ -48,30 +48,6 @@ struct Traffic {
     tx_dropped: Counter,
 }
 
-/// Frames of one LIF in a row: what a stage counts together.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Run {
-    lif: LifIndex,
-    packets: u64,
-    bytes: u64,
-}
-
-impl Run {
-    /// One frame.
-    pub fn of(lif: LifIndex, bytes: u32) -> Self {
-        Self { lif, packets: 1, bytes: bytes.into() }
-    }
-
-    /// One more frame; the run so far if it is of another LIF.
-    #[inline(always)]
-    pub fn add(&mut self, lif: LifIndex, bytes: u32) -> Option<Run> {
-        let ended = (self.lif != lif).then(|| std::mem::replace(self, Run { lif, packets: 0, bytes: 0 }));
-        self.packets += 1;
-        self.bytes += u64::from(bytes);
-        ended
-    }
-}
-
 /// What is counted beside ports, LIFs, drops and traps.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
@@ -167,19 +143,19 @@ impl Counters {
         }
     }
 
-    /// Tenants' frames arrived.
-    #[inline]
-    pub fn lif_rx(&self, run: Run) {
-        if let Some(counters) = self.lifs.get(usize::from(run.lif.0)) {
-            counters.rx.add(run.packets, run.bytes);
+    /// A tenant's frame arrived.
+    #[inline(always)]
+    pub fn lif_rx(&self, lif: LifIndex, bytes: u32) {
+        if let Some(counters) = self.lifs.get(usize::from(lif.0)) {
+            counters.rx.add(1, bytes.into());
         }
     }
 
-    /// Frames left for tenants.
-    #[inline]
-    pub fn lif_tx(&self, run: Run) {
-        if let Some(counters) = self.lifs.get(usize::from(run.lif.0)) {
-            counters.tx.add(run.packets, run.bytes);
+    /// A frame left for a tenant.
+    #[inline(always)]
+    pub fn lif_tx(&self, lif: LifIndex, bytes: u32) {
+        if let Some(counters) = self.lifs.get(usize::from(lif.0)) {
+            counters.tx.add(1, bytes.into());
         }
     }
 

@@ -5,7 +5,7 @@
 //! header; learns the VTEP behind the inner source MAC.
 
 use crate::batch::{DropReason, Meta, Metas, Next};
-use crate::counters::{Other, Run};
+use crate::counters::Other;
 use crate::ecn;
 use crate::neighbors::{Address, Link};
 use crate::packet::Packet;
@@ -22,19 +22,15 @@ const MACS: usize = 12;
 #[inline(never)]
 pub fn run<P: Packet>(cx: &Context<'_>, packets: &mut [P], metas: &mut Metas) {
     let Some(tunnel) = &cx.shared.underlay else { return };
-    let mut received = Run::default();
     for (packet, meta) in packets.iter_mut().zip(metas) {
         if meta.next != Next::Underlay {
             continue;
         }
         open(cx, tunnel, packet, meta);
-        if meta.next == Next::Classify
-            && let Some(run) = received.add(meta.in_lif, meta.frame_len)
-        {
-            cx.counters.lif_rx(run);
+        if meta.next == Next::Classify {
+            cx.counters.lif_rx(meta.in_lif, meta.frame_len);
         }
     }
-    cx.counters.lif_rx(received);
 }
 
 /// Takes the tag off: the MACs move up to the type.

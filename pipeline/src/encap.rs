@@ -7,7 +7,7 @@ use crate::PortIndex;
 use crate::adjacency::{self, Adjacencies, Headers};
 use crate::batch::{DropReason, Meta, Metas, Next};
 use crate::config::Encapsulation;
-use crate::counters::{Other, Run};
+use crate::counters::Other;
 use crate::egress::Out;
 use crate::fdb;
 use crate::lif::Entry;
@@ -37,7 +37,7 @@ pub fn run<P: Packet>(
     for (packet, meta) in packets.iter_mut().zip(metas).filter(|(_, meta)| meta.next == Next::Encap) {
         match leave(cx, burst, adjacencies, validity, packet, meta, out) {
             Ok((lif, port)) => {
-                cx.counters.lif_tx(Run::of(lif, meta.frame_len));
+                cx.counters.lif_tx(lif, meta.frame_len);
                 meta.send(port);
             }
             Err(reason) => meta.drop(reason),
@@ -54,26 +54,24 @@ fn put_known<P: Packet>(
     packets: &mut [P],
     metas: &mut Metas,
 ) -> bool {
-    let mut sent = Run::default();
     let mut all = true;
     for (packet, meta) in packets.iter_mut().zip(metas) {
         if meta.next != Next::Encap {
             continue;
         }
-        let Some(headers) = adjacencies.way(meta.way, validity).filter(|_| meta.outer_port != 0) else {
+        if meta.outer_port != 0
+            && let Some(headers) = adjacencies.way(meta.way, validity)
+        {
+            if headers.put(packet, Inner { tos: meta.tos, source_port: meta.outer_port }).is_some() {
+                meta.send(headers.port);
+                cx.counters.lif_tx(headers.lif, meta.frame_len);
+            } else {
+                meta.drop(DropReason::NoHeadroom);
+            }
+        } else {
             all = false;
-            continue;
-        };
-        if headers.put(packet, Inner { tos: meta.tos, source_port: meta.outer_port }).is_none() {
-            meta.drop(DropReason::NoHeadroom);
-            continue;
-        }
-        meta.send(headers.port);
-        if let Some(run) = sent.add(headers.lif, meta.frame_len) {
-            cx.counters.lif_tx(run);
         }
     }
-    cx.counters.lif_tx(sent);
     all
 }
 

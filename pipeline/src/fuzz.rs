@@ -95,7 +95,7 @@ fn classify_and_rewrite() {
         let mut reader = table.reader().unwrap();
         classify::run(&reader.enter(), std::slice::from_ref(&packet), &mut metas, &mut keys);
         let meta = metas[0];
-        assert_eq!(keys.v4.keys().len() + keys.v6.keys().len(), usize::from(meta.next == Next::Lookup));
+        assert_eq!(keys.v4.len() + keys.v6.len(), usize::from(meta.next == Next::Lookup));
         if meta.next != Next::Lookup {
             return;
         }

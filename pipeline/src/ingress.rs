@@ -5,7 +5,6 @@
 
 use crate::PortIndex;
 use crate::batch::{DropReason, Meta, Metas, Next};
-use crate::counters::Run;
 use crate::decap;
 use crate::lif::Owner;
 use crate::packet::Packet;
@@ -24,7 +23,6 @@ pub fn run<P: Packet>(cx: &Context<'_>, port: PortIndex, packets: &mut [P], meta
     let count = packets.len() as u64;
     let mut bytes = 0;
     let mut only_tenants = true;
-    let mut received = Run::default();
     let tags = cx.shared.lifs.tags(port);
     for (packet, meta) in packets.iter_mut().zip(metas) {
         let len = packet.total_len();
@@ -39,12 +37,9 @@ pub fn run<P: Packet>(cx: &Context<'_>, port: PortIndex, packets: &mut [P], meta
             only_tenants &= not_a_lif(tags.owner(packet.head()), meta);
             continue;
         };
-        *meta = Meta { next: Next::Classify, in_lif, frame_len, ..Meta::default() };
-        if let Some(run) = received.add(in_lif, frame_len) {
-            cx.counters.lif_rx(run);
-        }
+        *meta = Meta::of_tenant(in_lif, frame_len);
+        cx.counters.lif_rx(in_lif, frame_len);
     }
-    cx.counters.lif_rx(received);
     cx.counters.port_rx(port, count, bytes);
     only_tenants
 }

@@ -24,35 +24,30 @@ pub fn run<P: Packet>(
     burst: &Burst<'_>,
     packets: &mut [P],
     metas: &mut Metas,
-    keys: &Keys,
+    keys: &mut Keys,
     out: &mut Out<'_, P, impl Io<P>>,
 ) -> bool {
     let mut done = Done::default();
     // As many of the one as of the other: one check for both.
     let metas = metas.get_mut(..packets.len()).unwrap_or_default();
-    if !keys.v4.is_empty() {
-        let indices = keys.v4.packets();
-        burst.take_v4(keys.v4.keys(), keys.v4.hashes(), cx.timestamp, |i, flow: Option<FlowV4<'_>>| {
-            if let Some(index) = indices.get(i).copied().map(usize::from)
-                && let (Some(packet), Some(meta)) = (packets.get_mut(index), metas.get_mut(index))
-            {
-                one(cx, packet, meta, flow, &mut done, out);
-            }
-        });
-    }
-    if !keys.v6.is_empty() {
-        let indices = keys.v6.packets();
-        burst.take_v6(keys.v6.keys(), keys.v6.hashes(), cx.timestamp, |i, flow: Option<FlowV6<'_>>| {
-            if let Some(index) = indices.get(i).copied().map(usize::from)
-                && let (Some(packet), Some(meta)) = (packets.get_mut(index), metas.get_mut(index))
-            {
-                one(cx, packet, meta, flow, &mut done, out);
-            }
-        });
-    }
+    burst.take_v4(&mut keys.v4, cx.timestamp, |number, flow: Option<FlowV4<'_>>| {
+        if let Some((packet, meta)) = at(packets, metas, number) {
+            one(cx, packet, meta, flow, &mut done, out);
+        }
+    });
+    burst.take_v6(&mut keys.v6, cx.timestamp, |number, flow: Option<FlowV6<'_>>| {
+        if let Some((packet, meta)) = at(packets, metas, number) {
+            one(cx, packet, meta, flow, &mut done, out);
+        }
+    });
     cx.counters.other(Other::Established, done.established);
     cx.counters.other(Other::Related, done.related);
     done.established + done.related == packets.len() as u64
+}
+
+#[inline(always)]
+fn at<'p, P>(packets: &'p mut [P], metas: &'p mut [Meta], number: u8) -> Option<(&'p mut P, &'p mut Meta)> {
+    Some((packets.get_mut(usize::from(number))?, metas.get_mut(usize::from(number))?))
 }
 
 #[derive(Default)]
@@ -71,11 +66,10 @@ fn one<P: Packet, F: Flow>(
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
     let Some(flow) = flow else { return meta.trap(TrapClass::New) };
-    let rewrite = flow.rewrite();
-    if rewrite.flags.any(RewriteFlags::SPECIAL) || meta.kind == Kind::Error || meta.tcp_flags.is_control() {
+    if flow.flags().any(RewriteFlags::SPECIAL) || !meta.kind.is_plain() {
         return special(cx, packet, meta, flow, done, out);
     }
-    established(cx, packet, meta, &flow, &rewrite, done);
+    established(cx, packet, meta, &flow, done);
 }
 
 /// What is not just rewritten and sent on.
@@ -88,7 +82,6 @@ fn special<P: Packet, F: Flow>(
     done: &mut Done,
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
-    // Read anew: what is passed by reference would have to be in memory for all packets.
     let (flow, rewrite) = (&flow, &flow.rewrite());
     if rewrite.flags.any(RewriteFlags::DEAD) {
         // It ended since the burst was looked up, by an earlier packet of it.
@@ -107,11 +100,11 @@ fn special<P: Packet, F: Flow>(
         meta.drop(DropReason::SessionDrop);
     } else if meta.kind == Kind::Error {
         error(cx, packet, meta, flow, rewrite, done);
-    } else if meta.tcp_flags.is_control() {
+    } else if meta.kind == Kind::Control {
         flow.observe(meta.tcp_flags, cx.timestamp);
         meta.trap(TrapClass::TcpControl);
     } else {
-        established(cx, packet, meta, flow, rewrite, done);
+        established(cx, packet, meta, flow, done);
         if rewrite.flags.any(RewriteFlags::SNOOP) && meta.next == Next::Encap {
             nat::write_macs(packet.head_mut(), rewrite.flags, &flow.l2());
             mirror::run(cx, packet, meta, session_lif(meta, flow, rewrite), flow.collector(), out);
@@ -122,8 +115,7 @@ fn special<P: Packet, F: Flow>(
 /// Takes the packet from its session's rate limit, if it is of those that a session forwards itself.
 #[cold]
 fn is_within_limit<F: Flow>(cx: &Context<'_>, meta: &Meta, flow: &F, flags: RewriteFlags) -> bool {
-    let is_forwarded =
-        !flags.any(RewriteFlags::DROP) && meta.kind != Kind::Error && !meta.tcp_flags.is_control();
+    let is_forwarded = !flags.any(RewriteFlags::DROP) && meta.kind.is_plain();
     !is_forwarded || flow.admit(cx.timestamp, session_bytes(meta))
 }
 
@@ -133,13 +125,15 @@ fn established<P: Packet, F: Flow>(
     packet: &mut P,
     meta: &mut Meta,
     flow: &F,
-    rewrite: &Rewrite<F::Address>,
     done: &mut Done,
 ) {
     if meta.ip_len > cx.shared.lifs.least_mtu() && !fits(cx, meta, &flow.l2()) {
         return;
     }
-    match F::apply(packet.head_mut(), meta, rewrite) {
+    let frame = packet.head_mut();
+    // Only now, when there are registers for it.
+    let rewrite = flow.rewrite();
+    match F::apply(frame, meta, &rewrite) {
         Applied::Done => {
             flow.count(cx.timestamp, session_bytes(meta));
             done.established += 1;
@@ -215,6 +209,7 @@ fn session_bytes(meta: &Meta) -> u32 {
 trait Flow {
     type Address;
     const IS_V6: bool;
+    fn flags(&self) -> RewriteFlags;
     fn rewrite(&self) -> Rewrite<Self::Address>;
     fn l2(&self) -> L2Rewrite;
     fn count(&self, now: Timestamp, bytes: u32);
@@ -230,6 +225,10 @@ macro_rules! flow {
         impl Flow for $flow<'_> {
             type Address = $address;
             const IS_V6: bool = $is_v6;
+            #[inline(always)]
+            fn flags(&self) -> RewriteFlags {
+                $flow::flags(self)
+            }
             #[inline(always)]
             fn rewrite(&self) -> Rewrite<Self::Address> {
                 $flow::rewrite(self)

@@ -49,11 +49,10 @@ pub fn apply_v4(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV4) -> Applied {
         return Applied::Expired;
     }
     if rewrite.flags.any(RewriteFlags::TRANSLATE) {
-        if !rewrite_l4(rest, meta.kind, rewrite) {
-            return Applied::Short;
-        }
+        let Some(l4) = L4::of(rest, meta.kind) else { return Applied::Short };
         ip.source = rewrite.source;
         ip.destination = rewrite.destination;
+        l4.apply(rewrite);
     }
     ip.ttl -= u8::from(routed);
     ip.checksum = U16::from_bytes(rewrite.l3_delta.apply(ip.checksum.to_bytes()));
@@ -70,12 +69,11 @@ pub fn apply_v6(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV6) -> Applied {
     }
     if rewrite.flags.any(RewriteFlags::TRANSLATE) {
         let extensions = usize::from(meta.l4).saturating_sub(size_of::<FrameV6>());
-        let Some(l4) = rest.get_mut(extensions..) else { return Applied::Short };
-        if !rewrite_l4(l4, meta.kind, rewrite) {
-            return Applied::Short;
-        }
+        let l4 = rest.get_mut(extensions..).and_then(|l4| L4::of(l4, meta.kind));
+        let Some(l4) = l4 else { return Applied::Short };
         ip.source = rewrite.source;
         ip.destination = rewrite.destination;
+        l4.apply(rewrite);
     }
     ip.hop_limit -= u8::from(routed);
     Applied::Done
@@ -90,37 +88,52 @@ pub fn write_macs(frame: &mut [u8], flags: RewriteFlags, l2: &L2Rewrite) {
     }
 }
 
-/// Ports or identifier, and the checksum; false if they are not all there (nothing changed).
-#[inline(always)]
-fn rewrite_l4<A>(l4: &mut [u8], kind: Kind, rewrite: &Rewrite<A>) -> bool {
-    let delta = rewrite.l4_delta;
-    if kind == Kind::Tcp {
-        let Some(tcp) = view_mut::<Tcp>(l4, 0) else { return false };
-        tcp.source_port = rewrite.source_port;
-        tcp.destination_port = rewrite.destination_port;
-        tcp.checksum = U16::from_bytes(delta.apply(tcp.checksum.to_bytes()));
-        true
-    } else if kind == Kind::Udp {
-        let Some(udp) = view_mut::<Udp>(l4, 0) else { return false };
-        udp.source_port = rewrite.source_port;
-        udp.destination_port = rewrite.destination_port;
-        udp.checksum = U16::from_bytes(delta.apply_udp(udp.checksum.to_bytes()));
-        true
-    } else {
-        rewrite_query(l4, kind, rewrite.source_port, rewrite.destination_port, delta)
+/// What a rewrite changes behind the IP header.
+enum L4<'f> {
+    Tcp(&'f mut Tcp),
+    Udp(&'f mut Udp),
+    Request(&'f mut Icmp),
+    Reply(&'f mut Icmp),
+    Other,
+}
+
+impl<'f> L4<'f> {
+    /// None if it is not all there.
+    #[inline(always)]
+    fn of(bytes: &'f mut [u8], kind: Kind) -> Option<Self> {
+        Some(match kind {
+            Kind::Udp => Self::Udp(view_mut(bytes, 0)?),
+            Kind::Tcp => Self::Tcp(view_mut(bytes, 0)?),
+            Kind::Request => Self::Request(view_mut(bytes, 0)?),
+            Kind::Reply => Self::Reply(view_mut(bytes, 0)?),
+            Kind::Other | Kind::Control | Kind::Error => Self::Other,
+        })
+    }
+
+    /// Ports or identifier (the source port of requests, the destination port of replies), and the checksum.
+    #[inline(always)]
+    fn apply<A>(self, rewrite: &Rewrite<A>) {
+        let delta = rewrite.l4_delta;
+        match self {
+            Self::Udp(udp) => {
+                udp.source_port = rewrite.source_port;
+                udp.destination_port = rewrite.destination_port;
+                udp.checksum = U16::from_bytes(delta.apply_udp(udp.checksum.to_bytes()));
+            }
+            Self::Tcp(tcp) => {
+                tcp.source_port = rewrite.source_port;
+                tcp.destination_port = rewrite.destination_port;
+                tcp.checksum = U16::from_bytes(delta.apply(tcp.checksum.to_bytes()));
+            }
+            Self::Request(icmp) => rewrite_query(icmp, rewrite.source_port, delta),
+            Self::Reply(icmp) => rewrite_query(icmp, rewrite.destination_port, delta),
+            Self::Other => {}
+        }
     }
 }
 
-/// ICMP's identifier: the source port of requests, the destination port of replies.
-#[inline(never)]
-fn rewrite_query(l4: &mut [u8], kind: Kind, request: [u8; 2], reply: [u8; 2], delta: ChecksumDelta) -> bool {
-    let identifier = match kind {
-        Kind::Request => request,
-        Kind::Reply => reply,
-        _ => return true,
-    };
-    let Some(icmp) = view_mut::<Icmp>(l4, 0) else { return false };
+#[inline(always)]
+fn rewrite_query(icmp: &mut Icmp, identifier: [u8; 2], delta: ChecksumDelta) {
     icmp.identifier = identifier;
     icmp.checksum = U16::from_bytes(delta.apply(icmp.checksum.to_bytes()));
-    true
 }

@@ -19,9 +19,13 @@ pub trait Packet: Sized {
     fn total_len(&self) -> usize;
     /// Makes room for `n` bytes in front and returns what `head_mut` does; None if there is no headroom (nothing changed).
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]>;
-    /// As [`Self::prepend`], for a number known beforehand: what is new, and what `head_mut` was.
-    fn prepend_array<const N: usize>(&mut self) -> Option<(&mut [u8; N], &mut [u8])> {
-        self.prepend(N)?.split_first_chunk_mut()
+    /// Puts `NEW` bytes, to be filled, in place of the first `OLD`, of which there are no more; None if the first segment is
+    /// shorter or there is no headroom (nothing changed).
+    fn replace_front<const OLD: usize, const NEW: usize>(&mut self) -> Option<&mut [u8; NEW]> {
+        if self.head_mut().len() < OLD {
+            return None;
+        }
+        self.prepend(NEW.checked_sub(OLD)?)?.first_chunk_mut()
     }
     /// Removes `n` bytes in front; false if the first segment is shorter (nothing changed).
     fn trim_front(&mut self, n: usize) -> bool;

@@ -8,6 +8,7 @@ use crate::wire::ethernet::{self, TAG_LEN, ethertype, is_group};
 use crate::wire::{
     Ethernet, Ipv4, Ipv6, Udp, VlanTag, Vxlan, ipv4, ipv6, protocol, udp, view, view_at, vxlan,
 };
+use conntrack::Macs;
 use conntrack::checksum::checksum;
 use conntrack::entropy::{outer_port_l2, outer_port_v4, outer_port_v6};
 use std::net::IpAddr;
@@ -16,7 +17,13 @@ use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 const TTL: u8 = 64;
-const LONGEST: usize = ethernet::LEN + TAG_LEN + ipv6::LEN + udp::LEN + vxlan::LEN;
+const LONGEST: usize = V6_TAGGED;
+const V4: usize = ethernet::LEN + size_of::<TailV4>();
+const V4_TAGGED: usize = V4 + TAG_LEN;
+const V6: usize = ethernet::LEN + size_of::<TailV6>();
+const V6_TAGGED: usize = V6 + TAG_LEN;
+/// Bytes of a frame's MACs.
+const MACS: usize = size_of::<Macs>();
 
 /// One of the gateway's two links, with its own address there.
 #[derive(Clone, Debug)]
@@ -34,7 +41,7 @@ pub struct Tunnel {
     local: Address,
     udp_port: u16,
     template: [u8; LONGEST],
-    len: usize,
+    len: u8,
     /// Sum of the template's IPv4 header.
     sum: u32,
 }
@@ -86,7 +93,7 @@ impl Tunnel {
         let is_v4 = local_ip.is_ipv4();
         let l3_type = if is_v4 { ethertype::IPV4 } else { ethertype::IPV6 };
         let first_type = if vlan == 0 { l3_type } else { ethertype::VLAN };
-        let mut len = 0;
+        let mut len = 0usize;
         let mut put = |bytes: &[u8]| {
             if let Some(to) = template.get_mut(len..len + bytes.len()) {
                 to.copy_from_slice(bytes);
@@ -110,7 +117,18 @@ impl Tunnel {
         put(Udp { source_port: [0; 2], destination_port: port_bytes, len: U16::ZERO, checksum: U16::ZERO }
             .as_bytes());
         put(Vxlan::new(0).as_bytes());
-        Self { link, port, vlan, mac, local_ip, local: local_ip.into(), udp_port, template, len, sum }
+        Self {
+            link,
+            port,
+            vlan,
+            mac,
+            local_ip,
+            local: local_ip.into(),
+            udp_port,
+            template,
+            len: len as u8,
+            sum,
+        }
     }
 
     /// What the packet is; `l2` bytes come before its network header.
@@ -223,7 +241,10 @@ impl Tunnel {
 
     /// The outer headers of packets of network `vni` to `remote`.
     pub fn outer(&self, remote: &Remote, vni: u32) -> Outer {
-        let mut outer = Outer { port: self.port, bytes: self.template, len: self.len, sum: self.sum };
+        let mut outer = Outer { port: self.port, len: self.len, sum: self.sum, ..Outer::default() };
+        if let Some(bytes) = outer.bytes.first_chunk_mut::<LONGEST>() {
+            *bytes = self.template;
+        }
         if let Some(mac) = outer.bytes.first_chunk_mut::<6>() {
             *mac = remote.mac;
         }
@@ -251,13 +272,16 @@ impl Tunnel {
 
 /// Outer headers to one VTEP, ready but for what differs from packet to packet.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub struct Outer {
     /// The port they leave on.
     pub port: PortIndex,
-    bytes: [u8; LONGEST],
-    len: usize,
+    /// Of the headers, the MACs of the frame not counted.
+    len: u8,
     /// Sum of the IPv4 header, without length and type of service.
     sum: u32,
+    /// The headers, and room for the MACs of the frame behind them.
+    bytes: [u8; LONGEST + MACS],
 }
 
 /// What differs from packet to packet.
@@ -279,30 +303,52 @@ impl Inner {
 
 impl Default for Outer {
     fn default() -> Self {
-        Self { port: PortIndex::default(), bytes: [0; LONGEST], len: 0, sum: 0 }
+        Self { port: PortIndex::default(), len: 0, sum: 0, bytes: [0; LONGEST + MACS] }
     }
 }
 
 impl Outer {
-    /// Puts the headers in front of the packet, and returns what follows them in its first segment; None if there is no
-    /// headroom, or it is longer than UDP can tell.
-    #[inline(always)]
-    pub fn put<'p>(&self, packet: &'p mut impl Packet, inner: Inner) -> Option<&'p mut [u8]> {
-        const V4: usize = ethernet::LEN + size_of::<TailV4>();
-        const V4_TAGGED: usize = V4 + TAG_LEN;
-        match self.len {
-            V4 => self.put_v4::<V4>(packet, inner),
-            V4_TAGGED => self.put_v4::<V4_TAGGED>(packet, inner),
-            _ => self.put_v6(packet, inner),
+    /// With the MACs of the frames inside, for [`put_over`](Self::put_over).
+    pub fn with_macs(mut self, macs: Macs) -> Self {
+        if let Some(to) = crate::wire::view_mut(&mut self.bytes, self.len.into()) {
+            *to = macs;
+        }
+        self
+    }
+
+    /// Puts the headers in front of the packet; None if there is no headroom, or it is longer than UDP can tell.
+    #[inline]
+    pub fn put(&self, packet: &mut impl Packet, inner: Inner) -> Option<()> {
+        match usize::from(self.len) {
+            V4_TAGGED => self.write_v4::<0, V4_TAGGED>(packet, inner),
+            V4 => self.write_v4::<0, V4>(packet, inner),
+            V6 => self.write_v6::<0, V6>(packet, inner),
+            _ => self.write_v6::<0, V6_TAGGED>(packet, inner),
         }
     }
 
+    /// The same, and writes the frame's MACs.
     #[inline(always)]
-    fn put_v4<'p, const N: usize>(&self, packet: &'p mut impl Packet, inner: Inner) -> Option<&'p mut [u8]> {
+    pub fn put_over(&self, packet: &mut impl Packet, inner: Inner) -> Option<()> {
+        match usize::from(self.len) {
+            V4_TAGGED => self.write_v4::<MACS, { V4_TAGGED + MACS }>(packet, inner),
+            V4 => self.write_v4::<MACS, { V4 + MACS }>(packet, inner),
+            V6 => self.write_v6::<MACS, { V6 + MACS }>(packet, inner),
+            _ => self.write_v6::<MACS, { V6_TAGGED + MACS }>(packet, inner),
+        }
+    }
+
+    /// In place of the packet's first `OLD` bytes, `NEW` of these.
+    #[inline(always)]
+    fn write_v4<const OLD: usize, const NEW: usize>(
+        &self,
+        packet: &mut impl Packet,
+        inner: Inner,
+    ) -> Option<()> {
         let ip_len = u16::try_from(ipv4::LEN + udp::LEN + vxlan::LEN + packet.total_len()).ok()?;
-        let (headers, frame) = packet.prepend_array::<N>()?;
-        *headers = *self.bytes.first_chunk::<N>()?;
-        let tail: &mut TailV4 = crate::wire::view_mut(headers, N - size_of::<TailV4>())?;
+        let headers = packet.replace_front::<OLD, NEW>()?;
+        *headers = *self.bytes.first_chunk::<NEW>()?;
+        let tail: &mut TailV4 = crate::wire::view_mut(headers, NEW - OLD - size_of::<TailV4>())?;
         let sum = self.sum + u32::from(ip_len) + u32::from(inner.tos);
         let sum = (sum & 0xffff) + (sum >> 16);
         let sum = (sum & 0xffff) + (sum >> 16);
@@ -311,25 +357,29 @@ impl Outer {
         tail.ip.checksum = U16::new(!(sum as u16));
         tail.udp.source_port = inner.source_port.to_be_bytes();
         tail.udp.len = U16::new(ip_len - ipv4::LEN as u16);
-        Some(frame)
+        Some(())
     }
 
     #[inline(never)]
-    fn put_v6<'p>(&self, packet: &'p mut impl Packet, inner: Inner) -> Option<&'p mut [u8]> {
+    fn write_v6<const OLD: usize, const NEW: usize>(
+        &self,
+        packet: &mut impl Packet,
+        inner: Inner,
+    ) -> Option<()> {
         let udp_len = u16::try_from(udp::LEN + vxlan::LEN + packet.total_len()).ok()?;
-        let (headers, frame) = packet.prepend(self.len)?.split_at_mut_checked(self.len)?;
-        headers.copy_from_slice(self.bytes.get(..self.len)?);
-        let tail: &mut TailV6 = crate::wire::view_mut(headers, self.len.checked_sub(size_of::<TailV6>())?)?;
+        let headers = packet.replace_front::<OLD, NEW>()?;
+        *headers = *self.bytes.first_chunk::<NEW>()?;
+        let tail: &mut TailV6 = crate::wire::view_mut(headers, NEW - OLD - size_of::<TailV6>())?;
         let flow = u32::from(inner.source_port);
         tail.ip.version_class_flow = U32::new(6 << 28 | u32::from(inner.tos) << 20 | flow);
         tail.ip.payload_len = U16::new(udp_len);
         tail.udp.source_port = inner.source_port.to_be_bytes();
         tail.udp.len = U16::new(udp_len);
-        Some(frame)
+        Some(())
     }
 
     fn tail<T: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned>(&mut self) -> Option<&mut T> {
-        crate::wire::view_mut(&mut self.bytes, self.len.checked_sub(size_of::<T>())?)
+        crate::wire::view_mut(&mut self.bytes, usize::from(self.len).checked_sub(size_of::<T>())?)
     }
 }
 

@@ -28,6 +28,17 @@ pub(super) struct Hot {
 
 const FLAGS: u32 = 0xff;
 
+/// What an entry's control word said at one time.
+#[derive(Clone, Copy)]
+pub(super) struct Control(u32);
+
+impl Control {
+    #[inline(always)]
+    pub fn flags(self) -> RewriteFlags {
+        RewriteFlags((self.0 & FLAGS) as u16)
+    }
+}
+
 /// The largest power of two of milliseconds within a timeout, so that a lookup sees from the entry alone that a flow used
 /// that lately has not expired.
 fn patience(timeout_ms: u64) -> u8 {
@@ -36,8 +47,13 @@ fn patience(timeout_ms: u64) -> u8 {
 
 impl Hot {
     #[inline(always)]
+    pub fn control(&self) -> Control {
+        Control(self.control.load(Relaxed))
+    }
+
+    #[inline(always)]
     pub fn flags(&self) -> RewriteFlags {
-        RewriteFlags((self.control.load(Relaxed) & FLAGS) as u16)
+        self.control().flags()
     }
 
     /// Adds to the flags: when a session ends. The one kind of read-modify-write on an entry.
@@ -51,14 +67,14 @@ impl Hot {
 
     /// Whether the flow was used so lately that its session cannot have timed out.
     #[inline(always)]
-    pub fn is_fresh(&self, now: u32) -> bool {
+    pub fn is_fresh(&self, control: Control, now: u32) -> bool {
         let idle = now.wrapping_sub(self.stamp.load(Relaxed));
-        idle >> (self.control.load(Relaxed) >> 8 & 31) == 0
+        idle >> (control.0 >> 8 & 31) == 0
     }
 
     #[inline(always)]
     fn rewrite<A>(&self, [source, destination]: [A; 2], end: &End) -> Rewrite<A> {
-        let control = self.control.load(Relaxed);
+        let control = self.control();
         let [p0, p1, p2, p3] = self.ports.load(Relaxed).to_ne_bytes();
         let deltas = end.deltas.load(Relaxed);
         Rewrite {
@@ -68,9 +84,9 @@ impl Hot {
             destination_port: [p2, p3],
             l3_delta: ChecksumDelta(deltas as u16),
             l4_delta: ChecksumDelta((deltas >> 16) as u16),
-            outer_port: (control >> 16) as u16,
+            outer_port: (control.0 >> 16) as u16,
             l2: L2Index(end.l2.load(Relaxed)),
-            flags: RewriteFlags((control & FLAGS) as u16),
+            flags: control.flags(),
         }
     }
 

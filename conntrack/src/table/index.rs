@@ -22,7 +22,7 @@ const RETRIES: usize = 64;
 const SEARCH: usize = 2048;
 
 /// Where an item may be.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub bucket: u32,
     pub tag: u8,
@@ -56,7 +56,8 @@ impl Index {
     #[inline(always)]
     pub fn first(&self, hash: u64) -> Place {
         let bucket = ((hash & 0xffff_ffff) * self.count) >> 32;
-        Place { bucket: bucket as u32, tag: ((hash >> 56) as u8).max(1) }
+        let tag = (hash >> 56) as u8;
+        Place { bucket: bucket as u32, tag: tag + u8::from(tag == EMPTY) }
     }
 
     /// An item's other place: its own inverse.

@@ -37,7 +37,7 @@ mod query;
 #[cfg(all(test, not(feature = "shuttle")))]
 mod tests;
 
-pub use reader::{Burst, FlowV4, FlowV6, KeyHash, Reader};
+pub use reader::{Asked, Burst, FlowV4, FlowV6, Reader};
 
 use crate::plan::MAX_TIMEOUT;
 use crate::session::{SessionId, SessionInfo, SessionSpec};

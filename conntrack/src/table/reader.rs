@@ -2,12 +2,14 @@
 
 use super::entry::{Entry, EntryV4, EntryV6};
 use super::extras::{Extras, NEVER};
+use super::index::Place;
 use super::memory::prefetch_at;
 use super::record::{CARRIED, COLLECTOR_V4, NIL, Record};
 use super::{BURST, Family, SessionTable};
 use crate::rewrite::{L2Index, L2Rewrite, RewriteFlags};
 use crate::sync::Ordering::Relaxed;
 use crate::{FlowKeyV4, FlowKeyV6, RewriteV4, RewriteV6, SessionId, TcpFlags, Timestamp, plan::protocol};
+use arrayvec::ArrayVec;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -55,43 +57,41 @@ impl Drop for Burst<'_> {
 }
 
 impl Burst<'_> {
-    /// Begins to look up `key`: its hash, whose place in the index is on its way to the cache when this returns. Best asked
-    /// for all keys of a burst, with other work in between, before they are taken.
+    /// Begins to look up `key`, of the asker's item `number`: its place in the index is on its way to the cache when this
+    /// returns. Best asked for all keys of a burst, with other work in between, before they are taken.
     #[inline(always)]
-    pub fn ask_v4(&self, key: &FlowKeyV4) -> KeyHash {
-        ask::<EntryV4>(&self.reader.table, key)
+    pub fn ask_v4(&self, key: FlowKeyV4, number: u8) -> Asked<FlowKeyV4> {
+        ask::<EntryV4>(&self.reader.table, key, number)
     }
 
     /// The same for IPv6.
     #[inline(always)]
-    pub fn ask_v6(&self, key: &FlowKeyV6) -> KeyHash {
-        ask::<EntryV6>(&self.reader.table, key)
+    pub fn ask_v6(&self, key: FlowKeyV6, number: u8) -> Asked<FlowKeyV6> {
+        ask::<EntryV6>(&self.reader.table, key, number)
     }
 
-    /// Looks up all `keys`, whose hashes were asked for, in passes over [`BURST`] of them at once, so that the misses of one
-    /// hide behind the others, and gives each flow to `take`, with its key's place among the keys. Flows of ended or expired
-    /// sessions are not found.
+    /// Looks up all that was `asked` of this table, in passes over [`BURST`] of them at once, so that the misses of one hide
+    /// behind the others, and gives each flow to `take`, with its item's number. Flows of ended or expired sessions are not
+    /// found.
     #[inline(always)]
     pub fn take_v4<'b>(
         &'b self,
-        keys: &[FlowKeyV4],
-        hashes: &[KeyHash],
+        asked: &mut [Asked<FlowKeyV4>],
         now: Timestamp,
-        take: impl FnMut(usize, Option<FlowV4<'b>>),
+        take: impl FnMut(u8, Option<FlowV4<'b>>),
     ) {
-        lookup::<EntryV4, _>(&self.reader.table, keys, hashes, now, take);
+        lookup::<EntryV4, _>(&self.reader.table, asked, now, take);
     }
 
     /// The same for IPv6.
     #[inline(always)]
     pub fn take_v6<'b>(
         &'b self,
-        keys: &[FlowKeyV6],
-        hashes: &[KeyHash],
+        asked: &mut [Asked<FlowKeyV6>],
         now: Timestamp,
-        take: impl FnMut(usize, Option<FlowV6<'b>>),
+        take: impl FnMut(u8, Option<FlowV6<'b>>),
     ) {
-        lookup::<EntryV6, _>(&self.reader.table, keys, hashes, now, take);
+        lookup::<EntryV6, _>(&self.reader.table, asked, now, take);
     }
 
     /// Asks and takes at once: `flows[i]` is the flow of `keys[i]`.
@@ -111,16 +111,24 @@ impl Burst<'_> {
     }
 }
 
-/// The hash of a key, under the table's secrets.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct KeyHash(u64);
+/// A key that is being looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<K> {
+    key: K,
+    /// Its first place in the index.
+    place: Place,
+    /// The number of the entry that is likely its own.
+    guess: u32,
+    /// Of the asker's item.
+    number: u8,
+}
 
 #[inline(always)]
-fn ask<E: Entry>(table: &SessionTable, key: &E::Key) -> KeyHash {
-    let hash = E::hash(&table.hasher, key);
+fn ask<E: Entry>(table: &SessionTable, key: E::Key, number: u8) -> Asked<E::Key> {
     let index = &E::family(table).index;
-    index.buckets().prefetch(index.first(hash));
-    KeyHash(hash)
+    let place = index.first(E::hash(&table.hasher, &key));
+    index.buckets().prefetch(place);
+    Asked { key, place, guess: NIL, number }
 }
 
 fn all<'b, E: Entry, F: From<Flow<'b, E>>>(
@@ -130,10 +138,10 @@ fn all<'b, E: Entry, F: From<Flow<'b, E>>>(
     flows: &mut [Option<F>],
 ) {
     for (keys, flows) in keys.chunks(BURST).zip(flows.chunks_mut(BURST)) {
-        let mut hashes = [KeyHash::default(); BURST];
-        keys.iter().zip(&mut hashes).for_each(|(key, hash)| *hash = ask::<E>(table, key));
-        lookup_burst(table, keys, &hashes, now, |i, found| {
-            if let Some(flow) = flows.get_mut(i) {
+        let mut asked: ArrayVec<_, BURST> =
+            (0..).zip(keys).map(|(number, key)| ask::<E>(table, *key, number)).collect();
+        lookup(table, &mut asked, now, |number, found| {
+            if let Some(flow) = flows.get_mut(usize::from(number)) {
                 *flow = found;
             }
         });
@@ -141,62 +149,50 @@ fn all<'b, E: Entry, F: From<Flow<'b, E>>>(
     flows.iter_mut().skip(keys.len()).for_each(|flow| *flow = None);
 }
 
-/// All keys, a burst at a time.
+/// A burst at a time, in passes: match tags and ask for entries; the same in the second bucket for those not in their first;
+/// compare keys.
 #[inline(always)]
 fn lookup<'b, E: Entry, F: From<Flow<'b, E>>>(
     table: &'b SessionTable,
-    keys: &[E::Key],
-    hashes: &[KeyHash],
+    asked: &mut [Asked<E::Key>],
     now: Timestamp,
-    mut take: impl FnMut(usize, Option<F>),
+    mut take: impl FnMut(u8, Option<F>),
 ) {
-    for (burst, (keys, hashes)) in keys.chunks(BURST).zip(hashes.chunks(BURST)).enumerate() {
-        lookup_burst(table, keys, hashes, now, |i, flow| take(burst * BURST + i, flow));
-    }
-}
-
-/// At most [`BURST`] keys, in passes: match tags and ask for entries; the same in the second bucket for those not in their
-/// first; compare keys.
-#[inline(always)]
-fn lookup_burst<'b, E: Entry, F: From<Flow<'b, E>>>(
-    table: &'b SessionTable,
-    keys: &[E::Key],
-    hashes: &[KeyHash],
-    now: Timestamp,
-    mut take: impl FnMut(usize, Option<F>),
-) {
-    let hashes = hashes.get(..keys.len()).unwrap_or_default();
-    let mut guesses = [NIL; BURST];
-    search::<E>(table, hashes, &mut guesses);
     let entries: &[E] = &E::family(table).entries;
-    for (i, ((key, hash), guess)) in keys.iter().zip(hashes).zip(&guesses).enumerate() {
-        take(i, table.resolve(entries, key, hash.0, *guess, now).map(F::from));
+    for burst in asked.chunks_mut(BURST) {
+        search::<E>(table, burst);
+        for Asked { key, guess, number, .. } in burst {
+            // Told twice, as what follows differs.
+            match table.resolve(entries, key, *guess, now) {
+                Some(flow) => take(*number, Some(flow.into())),
+                None => take(*number, None),
+            }
+        }
     }
 }
 
-/// For each hash the number of the entry that is likely its key's; left as it is if there is none.
+/// Guesses, for at most [`BURST`].
 #[inline(never)]
-fn search<E: Entry>(table: &SessionTable, hashes: &[KeyHash], guesses: &mut [u32; BURST]) {
+fn search<E: Entry>(table: &SessionTable, asked: &mut [Asked<E::Key>]) {
     let family = E::family(table);
     let (index, entries): (_, &[E]) = (&family.index, &family.entries);
     let buckets = index.buckets();
     // One bit for each key.
     let mut elsewhere = 0u32;
-    for (i, (hash, guess)) in hashes.iter().zip(&mut *guesses).enumerate() {
-        let place = index.first(hash.0);
-        if let Some(entry) = buckets.guess(place) {
+    for (i, Asked { place, guess, .. }) in asked.iter_mut().enumerate() {
+        if let Some(entry) = buckets.guess(*place) {
             *guess = entry;
             prefetch_at(entries, entry as usize);
         } else {
             elsewhere |= 1 << i;
-            buckets.prefetch(index.other(place));
+            buckets.prefetch(index.other(*place));
         }
     }
     while elsewhere != 0 {
         let i = elsewhere.trailing_zeros() as usize;
         elsewhere &= elsewhere - 1;
-        if let (Some(hash), Some(guess)) = (hashes.get(i), guesses.get_mut(i))
-            && let Some(entry) = buckets.guess(index.other(index.first(hash.0)))
+        if let Some(Asked { place, guess, .. }) = asked.get_mut(i)
+            && let Some(entry) = buckets.guess(index.other(*place))
         {
             *guess = entry;
             prefetch_at(entries, entry as usize);
@@ -208,7 +204,6 @@ const _: () = assert!(BURST <= 32);
 
 impl<E: Entry> Family<E> {
     /// The entry of `key`, dead or alive.
-    #[cold]
     pub(super) fn find(&self, key: &E::Key, hash: u64) -> Option<(u32, &E)> {
         let number = self
             .index
@@ -218,27 +213,33 @@ impl<E: Entry> Family<E> {
 }
 
 impl SessionTable {
+    #[cold]
+    #[inline(never)]
+    fn find_entry<E: Entry>(&self, key: &E::Key) -> Option<(u32, &E)> {
+        E::family(self).find(key, E::hash(&self.hasher, key))
+    }
+
     /// The flow of `key`: entry `guess`, unless that is another's or [`NIL`].
     #[inline(always)]
     fn resolve<'b, E: Entry>(
         &'b self,
         entries: &'b [E],
         key: &E::Key,
-        hash: u64,
         guess: u32,
         now: Timestamp,
     ) -> Option<Flow<'b, E>> {
         let (number, entry) = match entries.get(guess as usize) {
             Some(entry) if entry.matches(key) => (guess, entry),
-            _ => E::family(self).find(key, hash)?,
+            _ => self.find_entry::<E>(key)?,
         };
-        let flags = entry.hot().flags();
+        let control = entry.hot().control();
+        let flags = control.flags();
         if flags.any(RewriteFlags::DEAD | RewriteFlags::POLICED)
             && (flags.any(RewriteFlags::DEAD) || self.deadline(number / 2, flags) <= now.0)
         {
             return None;
         }
-        if !entry.hot().is_fresh(now.0 as u32) && self.is_expired::<E>(number / 2, now.0 as u32) {
+        if !entry.hot().is_fresh(control, now.0 as u32) && self.is_expired::<E>(number / 2, now.0 as u32) {
             return None;
         }
         Some(Flow { table: self, entry })
@@ -384,8 +385,14 @@ macro_rules! flow {
         }
 
         impl $flow<'_> {
+            /// What to do, beside writing new values.
+            #[inline(always)]
+            pub fn flags(&self) -> RewriteFlags {
+                self.0.entry.hot().flags()
+            }
+
             /// The flow's rewrite, copied.
-            #[inline]
+            #[inline(always)]
             pub fn rewrite(&self) -> $rewrite {
                 self.0.entry.rewrite()
             }
@@ -399,7 +406,7 @@ macro_rules! flow {
             /// Whether the session ended since it was looked up (e.g. by a RST earlier in the same burst).
             #[inline]
             pub fn is_dead(&self) -> bool {
-                self.0.entry.hot().flags().any(RewriteFlags::DEAD)
+                self.flags().any(RewriteFlags::DEAD)
             }
 
             /// Counts one forwarded (or dropped by action) packet and stamps the flow. Only by the worker that the

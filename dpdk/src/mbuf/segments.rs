@@ -112,23 +112,21 @@ pub(super) unsafe fn data_refcnt<'a>(segment: *mut sys::rte_mbuf) -> &'a AtomicU
 /// The segment is alive.
 #[inline]
 pub(super) unsafe fn is_exclusive(segment: *mut sys::rte_mbuf) -> bool {
-    // SAFETY: promised by the caller. Acquire: what a former owner wrote or read comes before what we write. A direct segment,
-    // as nearly all are, counts in itself.
-    unsafe {
-        if (*segment).ol_flags & OWNERSHIP_FLAGS != 0 {
-            return is_exclusive_elsewhere(segment);
-        }
-        AtomicU16::from_ptr(&raw mut (*segment).refcnt).load(Ordering::Acquire) == 1
-    }
+    // SAFETY: promised by the caller. Acquire: what a former owner wrote or read comes before what we write.
+    unsafe { data_refcnt(segment).load(Ordering::Acquire) == 1 }
 }
 
+/// Whether the segment's data is in its own buffer and nobody else's, as that of nearly all is.
+///
 /// # Safety
 /// As for [`is_exclusive`].
-#[cold]
-#[inline(never)]
-unsafe fn is_exclusive_elsewhere(segment: *mut sys::rte_mbuf) -> bool {
-    // SAFETY: promised by the caller.
-    unsafe { data_refcnt(segment).load(Ordering::Acquire) == 1 }
+#[inline]
+pub(super) unsafe fn is_unshared(segment: *mut sys::rte_mbuf) -> bool {
+    // SAFETY: promised by the caller. Acquire: as in `is_exclusive`. A direct segment counts in itself.
+    unsafe {
+        (*segment).ol_flags & OWNERSHIP_FLAGS == 0
+            && AtomicU16::from_ptr(&raw mut (*segment).refcnt).load(Ordering::Acquire) == 1
+    }
 }
 
 /// Cuts a chain to `len` bytes and frees the segments behind.
