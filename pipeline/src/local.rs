@@ -1,7 +1,7 @@
 //! The gateway's own addresses on the underlay and the trap link, exits: egress (an answer, or used up), drop (`malformed`,
 //! `bad_checksum`, `not_for_us`, `not_vxlan`).
 //!
-//! Answers ARP, Neighbor Solicitations and echo requests in the packet they came in; learns from ARP and ND.
+//! Answers ARP, Neighbor Solicitations (duplicate address detection's too) and echo requests in the packet they came in; learns from ARP and ND.
 
 use crate::PortIndex;
 use crate::batch::{DropReason, Meta, Metas, Next};
@@ -52,7 +52,7 @@ fn handle(cx: &Context<'_>, port: PortIndex, packet: &mut impl Packet, meta: &mu
         Some(ethertype::ARP) => arp_message(cx, tunnel, packet.head_mut(), l2),
         Some(ethertype::IPV4) => echo_v4(tunnel, packet.head_mut(), l2),
         Some(ethertype::IPV6) => match is_right_v6(packet, l2) {
-            Ok(()) => icmp_v6(cx, tunnel, packet.head_mut(), l2),
+            Ok(()) => icmp_v6(cx, tunnel, packet, l2),
             Err(reason) => Err(reason),
         },
         _ => Err(DropReason::NotForUs),
@@ -162,17 +162,23 @@ fn is_right_v6(packet: &impl Packet, l2: usize) -> Result<(), DropReason> {
     if sum.checksum() == 0 { Ok(()) } else { Err(DropReason::BadChecksum) }
 }
 
-fn icmp_v6(cx: &Context<'_>, tunnel: &Tunnel, head: &mut [u8], l2: usize) -> Result<Outcome, DropReason> {
+fn icmp_v6(
+    cx: &Context<'_>,
+    tunnel: &Tunnel,
+    packet: &mut impl Packet,
+    l2: usize,
+) -> Result<Outcome, DropReason> {
     let IpAddr::V6(local) = tunnel.local_ip else { return Err(DropReason::NotForUs) };
     let at = l2 + ipv6::LEN;
-    let ip = *view_at::<Ipv6>(head, l2).ok_or(DropReason::Malformed)?;
-    let kind = *head.get(at).ok_or(DropReason::Malformed)?;
+    let ip = *view_at::<Ipv6>(packet.head(), l2).ok_or(DropReason::Malformed)?;
+    let kind = *packet.head().get(at).ok_or(DropReason::Malformed)?;
     match kind {
         icmpv6::NEIGHBOR_SOLICITATION | icmpv6::NEIGHBOR_ADVERTISEMENT => {
-            neighbor_message(cx, tunnel, head, l2, &ip)
+            neighbor_message(cx, tunnel, packet, l2, &ip)
         }
         _ if ip.destination != local.octets() => Err(DropReason::NotForUs),
         icmpv6::ECHO_REQUEST => {
+            let head = packet.head_mut();
             let icmp = view_mut::<Icmp>(head, at).ok_or(DropReason::Malformed)?;
             let delta =
                 ChecksumDelta::replace(&[icmpv6::ECHO_REQUEST, icmp.code], &[icmpv6::ECHO_REPLY, icmp.code]);
@@ -190,16 +196,15 @@ fn icmp_v6(cx: &Context<'_>, tunnel: &Tunnel, head: &mut [u8], l2: usize) -> Res
     }
 }
 
-/// RFC 4861 sections 7.1 and 7.2. Only the first option is looked at; a solicitation without the asker's address, as in
-/// duplicate address detection, is not served.
+/// RFC 4861 sections 7.1 and 7.2. Only the first option is looked at.
 fn neighbor_message(
     cx: &Context<'_>,
     tunnel: &Tunnel,
-    head: &mut [u8],
+    packet: &mut impl Packet,
     l2: usize,
     ip: &Ipv6,
 ) -> Result<Outcome, DropReason> {
-    let at = l2 + ipv6::LEN;
+    let (head, at) = (packet.head(), l2 + ipv6::LEN);
     let len = usize::from(ip.payload_len.get());
     if ip.hop_limit != 255 || len < icmpv6::NEIGHBOR_LEN {
         return Err(DropReason::Malformed);
@@ -224,29 +229,49 @@ fn neighbor_message(
     if target != local {
         return Err(DropReason::NotForUs);
     }
-    let Some((icmpv6::SOURCE_LINK_LAYER, asker)) = option.filter(|_| ip.source != [0; 16]) else {
-        return Err(DropReason::NotVxlan);
+    let asker = match option {
+        Some((icmpv6::SOURCE_LINK_LAYER, mac)) => Some(mac),
+        _ => None,
     };
-    note(cx, tunnel.link, IpAddr::from(ip.source).into(), asker, false, true);
+    let (to, to_mac, flags) = match asker {
+        // Duplicate address detection: whoever asks has no address yet (RFC 4862 section 5.4.3, RFC 4861 section 7.2.4).
+        None if ip.source == [0; 16] && ip.destination == icmpv6::solicited_node(local) => {
+            (icmpv6::ALL_NODES, icmpv6::multicast_mac(icmpv6::ALL_NODES), icmpv6::OVERRIDE)
+        }
+        // Section 7.1.1: then it has no link-layer address to give either, and asks the group.
+        _ if ip.source == [0; 16] => return Err(DropReason::Malformed),
+        Some(mac) => {
+            note(cx, tunnel.link, IpAddr::from(ip.source).into(), mac, false, true);
+            (ip.source, mac, icmpv6::SOLICITED | icmpv6::OVERRIDE)
+        }
+        None => return Err(DropReason::NotVxlan),
+    };
+    // A question without options is shorter than the answer.
+    let missing = (at + size_of::<NeighborMessage>()).saturating_sub(packet.head().len());
+    let whole = packet.head().len() == packet.total_len();
+    if missing > 0 && !(whole && packet.append(missing).is_some()) {
+        return Err(DropReason::Malformed);
+    }
+    let head = packet.head_mut();
     if let Some(message) = view_mut::<NeighborMessage>(head, at) {
-        *message = advertisement(tunnel.mac, local, ip.source);
+        *message = advertisement(tunnel.mac, local, to, flags);
     }
     if let Some(header) = view_mut::<Ipv6>(head, l2) {
-        (header.source, header.destination) = (local, ip.source);
+        (header.source, header.destination) = (local, to);
         header.hop_limit = 255;
         // Further options of the question stay behind as padding.
         header.payload_len = U16::new(size_of::<NeighborMessage>() as u16);
     }
-    address_back(head, tunnel, asker);
+    address_back(head, tunnel, to_mac);
     Ok(Outcome::Answer)
 }
 
-fn advertisement(mac: [u8; 6], local: [u8; 16], to: [u8; 16]) -> NeighborMessage {
+fn advertisement(mac: [u8; 6], local: [u8; 16], to: [u8; 16], flags: u32) -> NeighborMessage {
     let mut message = NeighborMessage {
         kind: icmpv6::NEIGHBOR_ADVERTISEMENT,
         code: 0,
         checksum: U16::ZERO,
-        flags: U32::new(icmpv6::SOLICITED | icmpv6::OVERRIDE),
+        flags: U32::new(flags),
         target: local,
         option: icmpv6::TARGET_LINK_LAYER,
         option_len: 1,

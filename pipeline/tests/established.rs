@@ -422,3 +422,25 @@ fn a_rate_of_none_makes_no_copies() {
     gateway.receive(UPLINK, &vlan(100, &frame((CLIENT_MAC, GATEWAY_RED), 17, &original, 64, b"x")));
     assert_eq!((gateway.io.take(UPLINK).len(), gateway.other("mirror_limited")), (1, 1));
 }
+
+/// The limit is each LIF's own: a flood in one costs another's collectors nothing.
+#[test]
+fn copies_of_one_lif_do_not_use_up_anothers() {
+    use conntrack::{Action, SessionSpec};
+    let mut config = config();
+    config.underlay.as_mut().unwrap().copies = 10;
+    let mut gateway = Gateway::with(config);
+    let action = Action::Mirror(VTEP2.into());
+    let loud = tuple("10.3.0.5:1", "198.51.100.10:2");
+    gateway.install(&SessionSpec { action, in_lif: GREEN, ..routed(7, 17, loud, loud) });
+    let (quiet, translated) = udp();
+    gateway.install(&SessionSpec { action, ..routed(8, 17, quiet, translated) });
+    let loud = frame((CLIENT_MAC, GATEWAY_RED), 17, &loud, 64, b"x");
+    gateway.receive_all(ACCESS, &vec![loud; 100]);
+    let limited = gateway.other("mirror_limited");
+    assert!(limited >= 80, "{limited} of 100 over 10 a second");
+    gateway.io.take(UPLINK);
+    gateway.receive(UPLINK, &vlan(100, &frame((CLIENT_MAC, GATEWAY_RED), 17, &quiet, 64, b"x")));
+    assert_eq!(gateway.io.take(UPLINK).len(), 2, "the packet and its copy");
+    assert_eq!(gateway.other("mirror_limited"), limited);
+}

@@ -266,6 +266,41 @@ fn an_ipv6_underlay() {
     assert_eq!(gateway.drops("not_for_us"), 1);
 }
 
+/// RFC 4862 section 5.4.3: somebody is about to take the gateway's address, and must learn that it is taken.
+#[test]
+fn duplicate_address_detection_is_answered_to_all_nodes() {
+    let mut gateway = Gateway::with(ipv6_underlay());
+    let group: Ipv6Addr = "ff02::1:ff00:1".parse().unwrap();
+    let all: Ipv6Addr = "ff02::1".parse().unwrap();
+    let claimant = [2, 0, 0, 0, 7, 7];
+    // Options as they come: none, or the nonce of RFC 7527.
+    let question = |source: Ipv6Addr, destination: Ipv6Addr, options: &[u8]| {
+        let kind = etherparse::Icmpv6Type::Unknown { type_u8: 135, code_u8: 0, bytes5to8: [0; 4] };
+        let mut bytes = Vec::new();
+        etherparse::PacketBuilder::ethernet2(claimant, [0x33, 0x33, 0xff, 0, 0, 1])
+            .ipv6(source.octets(), destination.octets(), 255)
+            .icmpv6(kind)
+            .write(&mut bytes, &[&LOCAL6.octets(), options].concat())
+            .unwrap();
+        vlan(2, &bytes)
+    };
+    // Not solicited, override: 0x20.
+    let answer = nd(136, (UPLINK_MAC, [0x33, 0x33, 0, 0, 0, 1]), (LOCAL6, all), 0x20, LOCAL6);
+    for options in [&[][..], &[14, 1, 1, 2, 3, 4, 5, 6]] {
+        let sent = gateway.forward(UPLINK, &question(Ipv6Addr::UNSPECIFIED, group, options), UPLINK);
+        assert_eq!(untag(2, &sent), answer, "{options:?}");
+    }
+    // RFC 4861 section 7.1.1: it cannot know a MAC to tell us, and does not know ours to ask.
+    let slla = [&[1, 1][..], &claimant].concat();
+    let invalid =
+        [question(Ipv6Addr::UNSPECIFIED, group, &slla), question(Ipv6Addr::UNSPECIFIED, LOCAL6, &[])];
+    for (n, invalid) in (1..).zip(invalid) {
+        gateway.receive(UPLINK, &invalid);
+        assert_eq!(gateway.drops("malformed"), n);
+    }
+    assert!(gateway.io.take(UPLINK).is_empty());
+}
+
 #[test]
 fn static_neighbors_do_not_move() {
     let mut config = config();

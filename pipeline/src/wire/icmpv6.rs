@@ -78,6 +78,9 @@ pub struct NeighborMessage {
 /// Length of a message without options.
 pub const NEIGHBOR_LEN: usize = size_of::<NeighborStart>();
 
+/// The multicast address of every node on the link (RFC 4291 section 2.7.1).
+pub const ALL_NODES: [u8; 16] = [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+
 /// The multicast address that everybody with `target` listens on (RFC 4291 section 2.7.1).
 pub fn solicited_node(target: [u8; 16]) -> [u8; 16] {
     let [.., a, b, c] = target;
