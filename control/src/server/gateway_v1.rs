@@ -61,13 +61,20 @@ impl Gateway for Service {
         let (mut ids, mut specs, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
         while incoming.next(1, &mut batches).await? {
             for sessions in batches.iter().flat_map(|batch| batch.sessions.chunks(CHUNK)) {
+                let mut broken = None;
                 for wire in sessions {
-                    let (id, spec) = convert::read(wire, &self.0.context).map_err(|error| {
-                        let index = index + ids.len() as u64;
-                        Status::invalid_argument(format!("session {index} of the stream: {error}"))
-                    })?;
-                    ids.push(id);
-                    specs.push(spec);
+                    match convert::read(wire, &self.0.context) {
+                        Ok((id, spec)) => {
+                            ids.push(id);
+                            specs.push(spec);
+                        }
+                        Err(error) => {
+                            let index = index + ids.len() as u64;
+                            let message = format!("session {index} of the stream: {error}");
+                            broken = Some(Status::invalid_argument(message));
+                            break;
+                        }
+                    }
                 }
                 self.0.install(owner, specs.drain(..), &mut outcomes);
                 for (id, outcome) in ids.drain(..).zip(outcomes.drain(..)) {
@@ -81,6 +88,9 @@ impl Gateway for Service {
                         }
                     }
                     index += 1;
+                }
+                if let Some(status) = broken {
+                    return Err(status);
                 }
                 tokio::task::yield_now().await;
             }

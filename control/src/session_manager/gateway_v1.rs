@@ -44,8 +44,9 @@ fn check(session: &Requested<'_>, context: &Context) -> Result<SessionSpec, Spec
     let protocol = u8::try_from(session.protocol)
         .map_err(|_| SpecError::field("protocol", "an IP protocol number is at most 255"))?;
     let original = session.original.as_ref().ok_or(SpecError::field("original", "is missing"))?;
-    let original = tuple(original, protocol)?;
-    let translated = session.translated.as_ref().map(|t| tuple(t, protocol)).transpose()?.unwrap_or(original);
+    let original = tuple(original, protocol, &ORIGINAL)?;
+    let translated = session.translated.as_ref().map(|t| tuple(t, protocol, &TRANSLATED)).transpose()?;
+    let translated = translated.unwrap_or(original);
     if original.source.is_ipv4() != translated.source.is_ipv4() {
         return Err(SpecError::field("translated", "must be of the original tuple's address family"));
     }
@@ -86,25 +87,51 @@ fn limit(limit: &v1::RateLimit) -> Result<RateLimit, SpecError> {
     }
 }
 
-fn tuple(tuple: &requested::Tuple<'_>, protocol: u8) -> Result<Tuple, SpecError> {
-    let source = address("source", tuple.source)?;
-    let destination = address("destination", tuple.destination)?;
-    check_addresses(("source", source), ("destination", destination))?;
+/// The names of a tuple's fields in a session.
+struct TupleFields {
+    source: &'static str,
+    destination: &'static str,
+    source_port: &'static str,
+    destination_port: &'static str,
+}
+
+const ORIGINAL: TupleFields = TupleFields {
+    source: "original.source",
+    destination: "original.destination",
+    source_port: "original.source_port",
+    destination_port: "original.destination_port",
+};
+
+const TRANSLATED: TupleFields = TupleFields {
+    source: "translated.source",
+    destination: "translated.destination",
+    source_port: "translated.source_port",
+    destination_port: "translated.destination_port",
+};
+
+fn tuple(
+    tuple: &requested::Tuple<'_>,
+    protocol: u8,
+    fields: &'static TupleFields,
+) -> Result<Tuple, SpecError> {
+    let source = address(fields.source, tuple.source)?;
+    let destination = address(fields.destination, tuple.destination)?;
+    check_addresses((fields.source, source), (fields.destination, destination))?;
     let (source_port, destination_port) = match protocol {
         TCP | UDP => (
-            transport_port("source_port", tuple.source_port)?,
-            transport_port("destination_port", tuple.destination_port)?,
+            transport_port(fields.source_port, tuple.source_port)?,
+            transport_port(fields.destination_port, tuple.destination_port)?,
         ),
         ICMP | ICMPV6 => {
             if (protocol == ICMP) != source.is_ipv4() {
                 return Err(SpecError::field("protocol", "ICMP is 1 with IPv4 and 58 with IPv6 addresses"));
             }
-            no_port("destination_port", tuple.destination_port)?;
-            (port("source_port", tuple.source_port)?, 0)
+            no_port(fields.destination_port, tuple.destination_port)?;
+            (port(fields.source_port, tuple.source_port)?, 0)
         }
         _ => {
-            no_port("source_port", tuple.source_port)?;
-            no_port("destination_port", tuple.destination_port)?;
+            no_port(fields.source_port, tuple.source_port)?;
+            no_port(fields.destination_port, tuple.destination_port)?;
             (0, 0)
         }
     };

@@ -79,14 +79,14 @@ fn icmp_and_protocols_without_ports() {
     let mut request = v1::Session { protocol: 1, translated: None, action: 0, ..request() };
     assert_eq!(
         spec(&request, &context),
-        Err(SpecError::field("destination_port", "the protocol has none; send 0"))
+        Err(SpecError::field("original.destination_port", "the protocol has none; send 0"))
     );
     original(&mut request).destination_port = 0;
     assert_eq!(spec(&request, &context).map(|s| s.original.source_port), Ok(40_000));
     request.protocol = 58;
     assert!(matches!(spec(&request, &context), Err(SpecError::Field { field: "protocol", .. })));
     request.protocol = 47;
-    assert!(matches!(spec(&request, &context), Err(SpecError::Field { field: "source_port", .. })));
+    assert!(matches!(spec(&request, &context), Err(SpecError::Field { field: "original.source_port", .. })));
     original(&mut request).source_port = 0;
     assert!(spec(&request, &context).is_ok());
 }
@@ -103,10 +103,10 @@ fn bad_requests_name_the_field() {
     assert_eq!(field(refused(|s| s.out_lif = u32::MAX)), "out_lif");
     assert_eq!(field(refused(|s| s.protocol = 256)), "protocol");
     assert_eq!(field(refused(|s| s.original = None)), "original");
-    assert_eq!(field(refused(|s| original(s).source.clear())), "source");
-    assert_eq!(field(refused(|s| original(s).destination = vec![1; 16].into())), "destination");
-    assert_eq!(field(refused(|s| original(s).source_port = 65_536)), "source_port");
-    assert_eq!(field(refused(|s| original(s).destination_port = 0)), "destination_port");
+    assert_eq!(field(refused(|s| original(s).source.clear())), "original.source");
+    assert_eq!(field(refused(|s| original(s).destination = vec![1; 16].into())), "original.destination");
+    assert_eq!(field(refused(|s| original(s).source_port = 65_536)), "original.source_port");
+    assert_eq!(field(refused(|s| original(s).destination_port = 0)), "original.destination_port");
     assert_eq!(field(refused(|s| s.action = 9)), "action");
     assert_eq!(field(refused(|s| s.collector.clear())), "collector");
     assert_eq!(field(refused(|s| s.collector = vec![0; 4].into())), "collector");
