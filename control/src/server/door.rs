@@ -51,19 +51,20 @@ impl Door {
             sockets.extend(socket);
         }
         let (connections, incoming) = mpsc::channel(QUEUE);
-        let gate = Gate {
-            connections,
-            slots: Arc::new(Semaphore::new(limits.connections)),
-            handshake: limits.handshake,
-            stop: stop.clone(),
-            kill: kill.clone(),
-            turned_away: Arc::default(),
-        };
         let endpoints = listeners.iter().map(|listener| listener.endpoint().clone()).collect();
-        let turned_away = gate.turned_away.clone();
+        let turned_away: Arc<TurnedAway> = Arc::default();
         let (tls, current_tls) = watch::channel(acceptor);
         for listener in listeners {
-            tokio::spawn(listener.accept(gate.clone(), current_tls.clone()));
+            let gate = Gate {
+                connections: connections.clone(),
+                // Its own: strangers at one endpoint leave the others open.
+                slots: Arc::new(Semaphore::new(limits.connections)),
+                handshake: limits.handshake,
+                stop: stop.clone(),
+                kill: kill.clone(),
+                turned_away: turned_away.clone(),
+            };
+            tokio::spawn(listener.accept(gate, current_tls.clone()));
         }
         Ok(Self { endpoints, incoming, tls, turned_away, sockets })
     }

@@ -62,7 +62,7 @@ pub struct ServerConfig {
 /// What clients may use up.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once, those in their handshake included; more are closed as they come.
+    /// Connections at once to each endpoint, those in their handshake included; more are closed as they come.
     pub connections: usize,
     /// Calls at once per connection.
     pub calls_per_connection: u32,
