@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs the packages that building and testing need, and reserves 2 MiB hugepages. Says what it does, asks nothing,
-# and does nothing where nothing is missing. `setup.sh bench`: also what the benchmarks compare with.
+# Installs the packages that building and testing need, and Python clients in the target directory; reserves 2 MiB
+# hugepages. Says what it does, asks nothing, and does nothing where nothing is missing. `setup.sh bench`: also what the
+# benchmarks compare with.
 set -euo pipefail
 
 packages=(libdpdk-dev dpdk pkg-config libclang1-14 gcc libc6-dev make clang-14 libbpf-dev linux-libc-dev
           iproute2 nftables ethtool conntrack procps util-linux iputils-ping
-          iperf3 tcpdump dnsmasq-base bind9-dnsutils socat valgrind)
+          iperf3 tcpdump dnsmasq-base bind9-dnsutils socat valgrind openssl python3-venv)
 hugepages=512   # 1 GiB
 if [ "${1:-}" = bench ]; then
     packages+=(dpdk-dev openvswitch-switch-dpdk)
@@ -23,6 +24,18 @@ if [ ${#missing[@]} -gt 0 ]; then
     echo "setup: installing ${missing[*]}"
     root apt-get -o DPkg::Lock::Timeout=300 update -qq
     root env DEBIAN_FRONTEND=noninteractive ${RUNLEVEL:+RUNLEVEL=$RUNLEVEL} apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+# gRPC clients that are not ours.
+python=${CARGO_TARGET_DIR:-target}/python
+requirements=control/tests/interop/requirements.txt
+if ! cmp -s "$requirements" "$python/requirements.txt"; then
+    echo "setup: installing Python clients in $python"
+    if python3 -m venv --clear "$python" && "$python/bin/pip" install -q --disable-pip-version-check -r "$requirements"; then
+        cp "$requirements" "$python/"
+    else
+        echo "setup: no Python clients; the tests with them will be skipped"
+    fi
 fi
 
 # Hugepages make the gateway faster; everything works without them. A quarter of the free memory at most.

@@ -22,21 +22,30 @@ fn self_signed(dir: &Path, name: &str) -> (PathBuf, PathBuf) {
     (cert_path, key_path)
 }
 
-/// Whether Python has what a test needs; says so if not.
+/// The interpreter with what is in `interop/requirements.txt`: `make setup` makes it; else whichever there is.
+fn interpreter() -> PathBuf {
+    let made = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../python/bin/python3");
+    if made.exists() { made } else { "python3".into() }
+}
+
+/// Whether Python has what a test needs; says so if not, and fails where `INTEROP_REQUIRED` is set.
 fn has(modules: &str) -> bool {
-    let check = Command::new("python3").args(["-c", &format!("import {modules}")]).output();
+    let check = Command::new(interpreter()).args(["-c", &format!("import {modules}")]).output();
     let has = check.is_ok_and(|output| output.status.success());
+    let remedy = "make setup, or pip install -r control/tests/interop/requirements.txt";
+    assert!(
+        has || std::env::var_os("INTEROP_REQUIRED").is_none(),
+        "python3 lacks one of {modules}: {remedy}"
+    );
     if !has {
-        eprintln!(
-            "SKIPPED: python3 lacks one of {modules} (pip install grpcio grpcio-tools grpcio-reflection)"
-        );
+        eprintln!("SKIPPED: python3 lacks one of {modules}: {remedy}");
     }
     has
 }
 
 /// Stubs of openoffload.v2 in `dir`.
 fn generate_stubs(dir: &Path) {
-    let stubs = Command::new("python3")
+    let stubs = Command::new(interpreter())
         .args(["-m", "grpc_tools.protoc", "-I"])
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../proto/proto"))
         .arg(format!("--python_out={}", dir.display()))
@@ -49,7 +58,10 @@ fn generate_stubs(dir: &Path) {
 /// A Python program that gets five minutes.
 fn python(file: &str) -> tokio::process::Command {
     let mut run = tokio::process::Command::new("timeout");
-    run.args(["300", "python3"]).arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).kill_on_drop(true);
+    run.arg("300")
+        .arg(interpreter())
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join(file))
+        .kill_on_drop(true);
     run
 }
 
