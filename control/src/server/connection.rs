@@ -1,5 +1,6 @@
 //! A client's connection, whatever carries it.
 
+use super::answers::Slots;
 use super::call_rate::Bucket;
 use super::identity::Identity;
 use super::paging::Pages;
@@ -24,6 +25,7 @@ const PREFACE: usize = 24;
 pub(crate) struct Peer {
     pages: Arc<Pages>,
     calls: Arc<Bucket>,
+    answers: Slots,
     identity: Identity,
 }
 
@@ -34,6 +36,10 @@ impl Peer {
 
     pub(super) fn calls(&self) -> &Bucket {
         &self.calls
+    }
+
+    pub(super) fn answers(&self) -> &Slots {
+        &self.answers
     }
 
     pub(super) fn identity(&self) -> Identity {

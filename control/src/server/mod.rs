@@ -1,6 +1,7 @@
 //! The gRPC server: openoffload.v2 and gateway.v1, health and reflection, all on every endpoint.
 
 mod admission;
+mod answers;
 mod call_rate;
 mod connection;
 mod door;
@@ -23,6 +24,7 @@ use crate::activation::{Activation, ActivationConfig};
 use crate::session_manager::Context;
 use crate::{Clock, ClosedLog, Endpoint};
 use admission::Shared;
+use answers::InTurn;
 use call_rate::CallRate;
 use connection::Connection;
 use conntrack::SessionTable;
@@ -276,8 +278,8 @@ async fn serve(incoming: mpsc::Receiver<io::Result<Connection>>, shared: Arc<Sha
     let gateway = GatewayServer::new(gateway_v1::Service(shared))
         .max_decoding_message_size(MAX_V1_REQUEST)
         .max_encoding_message_size(MAX_RESPONSE);
-    let session_table = InterceptedService::new(session_table, rate.clone());
-    let gateway = InterceptedService::new(gateway, rate);
+    let session_table = InterceptedService::new(InTurn(session_table), rate.clone());
+    let gateway = InterceptedService::new(InTurn(gateway), rate);
     let (health, reporter) = introspection::health().await;
     // Both are made from descriptors that were checked when this was built.
     let (reflection, reflection_v1alpha) =
