@@ -94,6 +94,7 @@ impl Listener {
     /// `tls` may change while it runs.
     pub(super) async fn accept(self, gate: Gate, tls: watch::Receiver<Option<TlsAcceptor>>) {
         let stop = gate.stop.clone();
+        let mut full = false;
         loop {
             let accepted = tokio::select! {
                 () = stop.cancelled() => return,
@@ -109,9 +110,13 @@ impl Listener {
             };
             let Ok(slot) = gate.slots.clone().try_acquire_owned() else {
                 gate.turned_away.refused.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(endpoint = %self.endpoint, "connection refused: too many are open");
+                // Once: whoever floods the endpoint shall not flood the log.
+                if !std::mem::replace(&mut full, true) {
+                    tracing::warn!(endpoint = %self.endpoint, "connections are refused: too many are open");
+                }
                 continue;
             };
+            full = false;
             let tls = tls.borrow().clone();
             match (transport, tls) {
                 (Transport::Tcp(stream), Some(tls)) => {
