@@ -50,6 +50,58 @@ fn a_reset_session_closes_the_kernels_entry() {
     assert!(entry(&setup, 45_000).1 <= 10);
 }
 
+/// With more than 2 GiB that the kernel has not seen, the RST of a peer that gives up is before what the kernel saw acknowledged:
+/// invalid, also for a connection marked liberal. A ruleset that drops invalid packets keeps it from the other peer, unless the
+/// kernel is told to let it pass (docs/adr/0006).
+#[test]
+fn a_reset_after_two_gibibytes_is_invalid_to_the_kernel_and_passes_where_it_is_told_to() {
+    if !may_run("reset after 2 GiB") {
+        return;
+    }
+    let setup = Setup::new(&format!(
+        "{TRACK_ONLY}
+         table inet strict {{
+           chain forward {{ type filter hook forward priority 1; ct state invalid counter drop; }}
+         }}"
+    ));
+    let _agent = setup.agent("");
+    let dropped = || {
+        let chain = setup.lab.vnf.sh("nft list chain inet strict forward");
+        let packets = chain.split_whitespace().skip_while(|word| *word != "packets").nth(1).map(str::parse);
+        packets.unwrap().unwrap()
+    };
+    let open =
+        |port| !setup.lab.server.sh(&format!("ss -Htn state established sport = :{port}")).trim().is_empty();
+    for (port, mebibytes, ignore, passes) in
+        [(7000, 1000, 0, true), (7001, 2200, 0, false), (7002, 2200, 1, true)]
+    {
+        setup.lab.vnf.sh(&format!("sysctl -qw net.netfilter.nf_conntrack_tcp_ignore_invalid_rst={ignore}"));
+        let mut sink = setup.lab.sink(&setup.lab.server, "10.82.0.9", port);
+        let source = port + 38_000;
+        let mut client = setup.lab.connect(&setup.lab.client, "tcp", "10.82.0.9", port, source);
+        client.say("send 1");
+        client.expect("ok");
+        let id = setup.only_session().session_id;
+        setup.lab.vnf.sh(BYPASS);
+        client.say(&format!("send {mebibytes}"));
+        client.expect("ok");
+        let before: u32 = dropped();
+        client.say("reset");
+        client.expect("closed");
+        if passes {
+            sink.expect("reset");
+            assert_eq!(dropped(), before);
+        } else {
+            wait("the RST to be dropped", || dropped() > before);
+            assert!(open(port), "the peer was not told");
+        }
+        setup.server.close(id, v1::CloseCode::Rst);
+        wait("the kernel's entry to be closed", || entry(&setup, source).0 == "CLOSE");
+        setup.lab.vnf.sh("nft delete table ip bypass");
+        setup.conntrack("-F");
+    }
+}
+
 /// As after a forged RST: the peers go on.
 #[test]
 fn a_connection_that_goes_on_after_a_reset_keeps_its_entry() {

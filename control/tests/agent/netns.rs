@@ -137,8 +137,20 @@ while True:
     c, _ = s.accept(); threading.Thread(target=serve, args=(c,), daemon=True).start()
 "#;
 
+/// Takes what one client sends, and tells how it ended.
+const SINK: &str = r#"
+import socket, sys
+s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind((sys.argv[1], int(sys.argv[2]))); s.listen(); print('ready')
+c, _ = s.accept(); buffer = bytearray(1 << 20)
+try:
+    while c.recv_into(buffer): pass
+    print('end')
+except ConnectionResetError: print('reset')
+"#;
+
 const CLIENT: &str = r#"
-import socket, struct, sys
+import fcntl, socket, struct, sys, termios, time
 kind, address, port, source_port = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 family = socket.AF_INET6 if ':' in address else socket.AF_INET
 s = socket.socket(family, socket.SOCK_DGRAM if kind == 'udp' else socket.SOCK_STREAM)
@@ -150,6 +162,11 @@ for line in sys.stdin:
         s.close(); print('closed'); break
     if line.startswith('reset'):
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close(); print('closed'); break
+    if line.startswith('send'):  # so many MiB, until the peer has acknowledged them
+        data = b'x' * (1 << 20)
+        for _ in range(int(line.split()[1])): s.sendall(data)
+        while struct.unpack('i', fcntl.ioctl(s, termios.TIOCOUTQ, b'    '))[0]: time.sleep(0.01)
+        print('ok'); continue
     size = int(line); data = b'x' * 1000
     for _ in range(size):
         s.sendall(data); left = len(data)
@@ -183,6 +200,13 @@ impl Lab {
 
     pub fn listen(&self, at: &Netns, kind: &str, address: &str, port: u16) -> Talker {
         let mut server = at.python(ECHO_SERVER, &[kind, address, &port.to_string()]);
+        server.expect("ready");
+        server
+    }
+
+    /// A server that takes what one client sends.
+    pub fn sink(&self, at: &Netns, address: &str, port: u16) -> Talker {
+        let mut server = at.python(SINK, &[address, &port.to_string()]);
         server.expect("ready");
         server
     }

@@ -1,6 +1,8 @@
 //! Paths as the kernel would choose them.
 
-use super::netns::{CLIENT_MAC, MASQUERADE, OUT_MAC, SERVER_MAC, TRACK_ONLY, Talker, exchange, may_run};
+use super::netns::{
+    CLIENT_MAC, IN_MAC, MASQUERADE, OUT_MAC, SERVER_MAC, TRACK_ONLY, Talker, exchange, may_run,
+};
 use super::recorder::wait;
 use super::{Setup, assert_macs};
 
@@ -72,6 +74,29 @@ fn rules_by_source_mark_and_interface_choose_the_way() {
     // From now on all that comes in there: what was installed is installed anew.
     setup.lab.vnf.sh("ip rule add iif in0 to 10.99.0.1 lookup 100");
     wait("the other way", || out_lif(&setup, 48_000) == 13);
+}
+
+#[test]
+fn a_route_that_changes_rewrites_its_sessions() {
+    if !may_run("route change") {
+        return;
+    }
+    let setup = Setup::new(TRACK_ONLY);
+    two_ways(&setup);
+    setup.lab.vnf.sh("ip route add 10.99.0.1 via 10.82.0.9");
+    let _agent = setup.agent("");
+    let _listener = setup.lab.listen(&setup.lab.server, "udp", "10.99.0.1", 7000);
+    let _client = visit(&setup, 7000, "10.81.0.5", 48_010);
+    assert_eq!(out_lif(&setup, 48_010), 12);
+    let before = setup.only_session();
+    setup.lab.vnf.sh("ping -c 1 -W 2 10.84.0.9 >/dev/null; ip route replace 10.99.0.1 via 10.84.0.9");
+    wait("the other way", || out_lif(&setup, 48_010) == 13);
+    let after = setup.only_session();
+    assert_eq!(after.session_id, before.session_id);
+    assert_macs(&after, [[2, 0, 0, 0x84, 0, 1], [2, 0, 0, 0x84, 0, 9]], [IN_MAC, CLIENT_MAC]);
+    // And none at all leaves it to the kernel, which says so to the client.
+    setup.lab.vnf.sh("ip route del 10.99.0.1");
+    setup.server.wait_for(0);
 }
 
 #[test]
