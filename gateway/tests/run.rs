@@ -277,7 +277,7 @@ fn clients_with_certificates_keep_to_their_own() {
         "tls = { cert = \"server.crt\", key = \"server.key\", client_ca = \"ca.crt\" }\nadmins = [\"ops\"]\n";
     let config =
         configuration(dir.path(), control).replace("listen = [", &format!("listen = [\"{address}\", "));
-    let gateway = Gateway::start(dir.path(), &config);
+    let mut gateway = Gateway::start(dir.path(), &config);
     let ask = |who: &str, arguments: &[&str]| {
         let (cert, key, ca) = (path(&format!("{who}.crt")), path(&format!("{who}.key")), path("ca.crt"));
         let over = ["--connect", &address, "--ca", &ca, "--cert", &cert, "--key", &key];
@@ -302,7 +302,14 @@ fn clients_with_certificates_keep_to_their_own() {
     let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(errors.contains("session 7 belongs to another client"), "{errors}");
     assert_eq!(text(ask("vnf-a", &["sessions", "flush", "--json"])), "{\"removed\":1}\n");
-    text(ask("ops", &["sessions", "delete", "7"]));
+    // Who is an admin is read again at SIGHUP.
+    for (admins, may) in [("[]", false), ("[\"ops\"]", true)] {
+        fs::write(&gateway.config, config.replace("[\"ops\"]", admins)).unwrap();
+        gateway.signal(Signal::SIGHUP);
+        let line = gateway.wait_for(" reloaded");
+        assert!(!line.contains("restart"), "{line}");
+        assert_eq!(ask("ops", &["sessions", "delete", "7"]).status.success(), may, "{admins}");
+    }
 }
 
 #[test]
