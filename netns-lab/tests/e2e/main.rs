@@ -8,6 +8,7 @@ mod icmp_errors;
 mod limits;
 mod nat;
 mod neighbors;
+mod resets;
 mod restart;
 mod sessions;
 mod tcp;
