@@ -56,15 +56,18 @@ def poll(stub):
     return records, True
 
 
-def closed(stub):
-    """Polls until a poll that ends well has nothing: what came by polls that ended well, and what came by others."""
+def closed(stub, wanted=()):
+    """Polls until what is wanted has come and a poll that ends well has nothing: what came by polls that ended well, and what
+    came by others. A stream that broke gives its records back when the server has noticed, on a busy machine a while later."""
     well, broken = [], []
-    for _ in range(200):
+    for _ in range(400):
         records, ended = poll(stub)
         (well if ended else broken).extend(records)
         if ended and not records:
-            return well, broken
-    sys.exit("FAILED: the closed sessions do not end")
+            if set(wanted) <= set(well + broken):
+                return well, broken
+            time.sleep(0.05)
+    sys.exit("FAILED: closed sessions do not come, or do not end: %d of %d" % (len(set(well + broken)), len(wanted)))
 
 
 def check(what, truth):
@@ -127,11 +130,13 @@ def main():
     next(stream)
     stream.cancel()
     time.sleep(0.1)
-    well, broken = closed(stub)
     expected = set(range(10000, 10600)) | {12345678910}
+    well, broken = closed(stub, expected)
     check("all closed sessions come by polls", set(well + broken) == expected)
     check("each once by polls that end well", len(well) == len(set(well)))
-    check("and no more", closed(stub) == ([], []))
+    time.sleep(0.2)
+    more = sum(closed(stub), [])
+    check("and no more, but for what a broken poll gave back", set(more) <= set(broken) - set(well))
 
 
 main()
