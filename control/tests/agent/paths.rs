@@ -143,6 +143,7 @@ fn behind_a_bridge_the_port_with_the_neighbour_is_the_lif() {
     assert_eq!((session.in_lif, session.out_lif), (11, 12));
     assert_macs(&session, [OUT_MAC, SERVER_MAC], [bridge_mac, CLIENT_MAC]);
     // The neighbour moves to a port that has no LIF.
-    setup.lab.vnf.sh("bridge fdb replace 02:00:00:81:00:05 dev idle0 master static");
+    // Sticky: not back again with the next packet from it.
+    setup.lab.vnf.sh("bridge fdb replace 02:00:00:81:00:05 dev idle0 master sticky static");
     setup.server.wait_for(0);
 }
