@@ -91,6 +91,7 @@ const FUNCTIONS: &[&str] = &[
     "__rte_pktmbuf_linearize",
     "rte_mempool_(free|avail_count|in_use_count)",
     "rte_ring_(create|free)",
+    "rte_hash_(create|free|add_key|lookup_bulk)",
     "rte_eth_from_rings",
     "rte_eth_dev_(info_get|configure|start|stop|close|set_mtu|get_mtu|get_port_by_name|get_name_by_port)",
     "rte_eth_dev_(default_mac_addr_set|socket_id|adjust_nb_rx_tx_desc|is_valid_port|rss_hash_conf_get)",

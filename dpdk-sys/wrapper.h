@@ -12,6 +12,7 @@
 #include <rte_mempool.h>
 #include <rte_mbuf.h>
 #include <rte_ring.h>
+#include <rte_hash.h>
 #include <rte_ethdev.h>
 #include <rte_eth_ring.h>
 #include "shim.h"
@@ -33,6 +34,8 @@ static const uint32_t SHIM_MQ_RX_RSS = RTE_ETH_MQ_RX_RSS;
 
 static const uint32_t SHIM_RING_F_SP_ENQ = RING_F_SP_ENQ;
 static const uint32_t SHIM_RING_F_SC_DEQ = RING_F_SC_DEQ;
+static const uint8_t SHIM_HASH_RW_CONCURRENCY_LF = RTE_HASH_EXTRA_FLAGS_RW_CONCURRENCY_LF;
+static const uint32_t SHIM_HASH_LOOKUP_BULK_MAX = RTE_HASH_LOOKUP_BULK_MAX;
 static const uint32_t SHIM_LCORE_ID_ANY = LCORE_ID_ANY;
 static const int32_t SHIM_SOCKET_ID_ANY = SOCKET_ID_ANY;
 static const uint32_t SHIM_PKTMBUF_HEADROOM = RTE_PKTMBUF_HEADROOM;

@@ -12,7 +12,7 @@ use std::{
 
 use dpdk_sys as sys;
 
-use crate::{EalOptions, Error, Reason, log};
+use crate::{EalOptions, Error, Reason, SocketId, log};
 
 /// DPDK's environment, started. Clones are handles to the same one; it is shut down when the last handle, pool, port, ring
 /// and region is dropped.
@@ -81,6 +81,14 @@ impl Eal {
     pub fn has_hugepages(&self) -> bool {
         // SAFETY: the EAL is initialised.
         unsafe { sys::rte_eal_has_hugepages() != 0 }
+    }
+
+    /// Bytes of DPDK's heap on `socket` that are in use, pools and tables included; 0 for a socket that is none of the machine's.
+    pub fn heap_in_use(&self, socket: SocketId) -> usize {
+        let mut stats = sys::rte_malloc_socket_stats::default();
+        // SAFETY: the EAL is initialised, `stats` is writable; DPDK checks the socket and writes nothing for a wrong one.
+        unsafe { sys::rte_malloc_get_socket_stats(socket.0, &mut stats) };
+        stats.heap_allocsz_bytes
     }
 
     /// Runs `work` while no other thread changes devices or launches on lcores.

@@ -42,6 +42,16 @@ pub enum Error {
         /// DPDK's reason.
         reason: Reason,
     },
+    /// A hash table could not be created.
+    #[error("hash table {name} of {entries} entries: {reason}")]
+    Hash {
+        /// The table's name.
+        name: String,
+        /// The number of entries asked for.
+        entries: u32,
+        /// DPDK's reason.
+        reason: Reason,
+    },
     /// Memory could not be taken from DPDK's heap.
     #[error("{bytes} bytes of DPDK memory on {socket:?}: not available; give the EAL more memory")]
     Memory {

@@ -38,12 +38,14 @@ mod mempool;
 mod mbuf;
 mod port;
 mod ring;
+mod hash;
 mod memif;
 mod region;
 mod tsc;
 
 pub use eal::Eal;
 pub use error::{Error, Reason};
+pub use hash::{HASH_BULK, HashOptions, HashTable};
 pub use lcore::{LcoreHandle, LcoreId, SocketId, ThreadRegistration, current_lcore, register_thread};
 pub use log::set_log_sink;
 pub use mbuf::{Mbuf, Segments, free_burst};
