@@ -51,12 +51,15 @@ impl Eal {
             return Err(Error::AlreadyInitialized);
         }
         let private = PrivateRuntimeDir::if_needed().map_err(Error::RuntimeDir)?;
+        let alone = options.workers.iter().all(|lcore| *lcore == options.main_lcore);
+        let ordinary = alone.then(OrdinaryThreads::if_needed).flatten();
         let affinity = (!options.pin_main).then(Affinity::of_this_thread);
         // SAFETY: `argv` holds `argc` NUL-terminated strings and a NULL, all alive for ever; STARTED makes this the first call.
         let started = Reason::check(|| unsafe { sys::rte_eal_init(argc, argv.as_mut_ptr()) });
         if let Some(affinity) = affinity {
             affinity.restore();
         }
+        drop(ordinary);
         let mut runtime_dirs: Vec<PathBuf> =
             options.file_prefix.is_none().then(runtime_dir).flatten().into_iter().collect();
         runtime_dirs.extend(private.map(PrivateRuntimeDir::keep));
@@ -198,6 +201,46 @@ fn is_writable(dir: &Path) -> bool {
     // SAFETY: the path is NUL-terminated and alive for the call.
     CString::new(dir.as_os_str().as_bytes())
         .is_ok_and(|path| unsafe { libc::access(path.as_ptr(), libc::W_OK) } == 0)
+}
+
+/// While this lives, threads that a real-time thread starts are ordinary ones.
+///
+/// DPDK's control threads inherit the class of the thread that starts it, and are put on the other cores. Where a worker of
+/// another process polls with the same priority they would never run; then DPDK waits for them for ever, when it starts, and the
+/// kernel when the process ends. (Not for processes with workers, which are to inherit it: a process without privileges could not
+/// give it to them later.)
+struct OrdinaryThreads {
+    policy: i32,
+    parameters: libc::sched_param,
+}
+
+impl OrdinaryThreads {
+    fn if_needed() -> Option<Self> {
+        // SAFETY: pid 0 is the calling thread.
+        let policy = unsafe { libc::sched_getscheduler(0) };
+        // SAFETY: an all-zero sched_param is a valid one.
+        let mut parameters = unsafe { mem::zeroed() };
+        // SAFETY: `parameters` is writable.
+        unsafe { libc::sched_getparam(0, &mut parameters) };
+        let ordinary = Self { policy, parameters };
+        let needed = matches!(policy, libc::SCHED_FIFO | libc::SCHED_RR);
+        needed.then(|| {
+            ordinary.set(policy | libc::SCHED_RESET_ON_FORK);
+            ordinary
+        })
+    }
+
+    fn set(&self, policy: i32) {
+        // SAFETY: as above; what the kernel refuses changes nothing. Taking the flag away takes a privilege: without it, threads
+        // that this one starts later are ordinary ones too.
+        unsafe { libc::sched_setscheduler(0, policy, &self.parameters) };
+    }
+}
+
+impl Drop for OrdinaryThreads {
+    fn drop(&mut self) {
+        self.set(self.policy);
+    }
 }
 
 /// The CPUs a thread may run on: rte_eal_init pins its caller.
