@@ -2,11 +2,12 @@
 
 use crate::Stand;
 use crate::traffic;
+use crate::uptime::Uptime;
 use anyhow::{Context, Result, ensure};
 use arrayvec::ArrayVec;
 use conntrack::table::Timeouts;
 use conntrack::{SessionTable, TableConfig, Timestamp};
-use dpdk::{Mbuf, Mempool};
+use dpdk::{Eal, Mbuf, Mempool};
 use gateway::frame::Frame;
 use pipeline::{BURST, Burst, Io, Pipeline, PortIndex, Probe, Worker};
 use std::sync::Arc;
@@ -17,20 +18,20 @@ pub struct Bed {
     pub worker: Worker<Frame>,
     /// What it looks up in.
     pub table: Arc<SessionTable>,
-    /// When time began for its worker, by the TSC: it must not go back from one run to the next.
-    origin: u64,
+    /// Its worker's time.
+    pub uptime: Uptime,
 }
 
 impl Bed {
     /// Installs the sessions, and lets the worker learn where the server is.
-    pub fn new(sessions: u32, hugepages: bool, pool: &Mempool) -> Result<Self> {
-        Self::with_room(sessions, 0, hugepages, pool)
+    pub fn new(eal: &Eal, sessions: u32, hugepages: bool, pool: &Mempool) -> Result<Self> {
+        Self::with_room(eal, sessions, 0, hugepages, pool)
     }
 
     /// The same with room for `room` more.
-    pub fn with_room(sessions: u32, room: u32, hugepages: bool, pool: &Mempool) -> Result<Self> {
+    pub fn with_room(eal: &Eal, sessions: u32, room: u32, hugepages: bool, pool: &Mempool) -> Result<Self> {
         let (table, mut workers) = stand_up(sessions, room, hugepages, pool, 1)?;
-        Ok(Self { worker: workers.pop().context("a worker")?, table, origin: dpdk::tsc() })
+        Ok(Self { worker: workers.pop().context("a worker")?, table, uptime: Uptime::start(eal) })
     }
 }
 
@@ -143,19 +144,18 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
         sizes.push(("16M", 16_000_000));
     }
     for (name, sessions) in sizes {
-        let mut bed = Bed::new(sessions, stand.hugepages, &stand.pool)?;
+        let mut bed = Bed::new(&stand.eal, sessions, stand.hugepages, &stand.pool)?;
         let mut frames = Frames::new(sessions);
-        let hz = dpdk::tsc_hz(&stand.eal);
         let mut runs = Vec::new();
         let mut stages: Vec<(&'static str, Vec<f64>)> = Vec::new();
-        run(&stand.pool, &mut bed, &mut frames, hz, PACKETS / 4, &mut Total::default())?;
+        run(&stand.pool, &mut bed, &mut frames, PACKETS / 4, &mut Total::default())?;
         for _ in 0..stand.runs {
             let mut total = Total::default();
-            run(&stand.pool, &mut bed, &mut frames, hz, PACKETS, &mut total)?;
+            run(&stand.pool, &mut bed, &mut frames, PACKETS, &mut total)?;
             runs.push(total.per_packet());
             if sessions == 1_000 {
                 let mut watch = Watch::new();
-                run(&stand.pool, &mut bed, &mut frames, hz, PACKETS / 4, &mut watch)?;
+                run(&stand.pool, &mut bed, &mut frames, PACKETS / 4, &mut watch)?;
                 watch.record(&mut stages);
             }
         }
@@ -267,7 +267,6 @@ fn run(
     pool: &Mempool,
     bed: &mut Bed,
     frames: &mut Frames,
-    hz: u64,
     packets: u64,
     clock: &mut impl Clock,
 ) -> Result<()> {
@@ -275,7 +274,7 @@ fn run(
     let mut burst: Burst<Frame> = ArrayVec::new();
     for _ in 0..packets / BURST as u64 {
         frames.fill(pool, &mut burst)?;
-        let now = nanos(dpdk::tsc() - bed.origin, hz);
+        let now = bed.uptime.nanos();
         clock.start();
         bed.worker.process_watched(traffic::UPLINK, &mut burst, now, &mut io, clock);
         clock.stop(BURST as u64);
@@ -291,22 +290,22 @@ pub fn rate(
     pool: &Mempool,
     worker: &mut Worker<Frame>,
     frames: &mut Frames,
-    hz: u64,
+    uptime: Uptime,
     seconds: f64,
 ) -> Result<f64> {
     let mut io = Collect { pool, sent: ArrayVec::new() };
     let mut burst: Burst<Frame> = ArrayVec::new();
-    let origin = dpdk::tsc();
+    let begun = uptime.nanos();
     let mut packets = 0u64;
     #[expect(clippy::cast_precision_loss, reason = "a rate")]
     loop {
         frames.fill(pool, &mut burst)?;
-        let elapsed = dpdk::tsc() - origin;
-        let so_far = elapsed as f64 / hz as f64;
+        let now = uptime.nanos();
+        let so_far = (now - begun) as f64 / 1e9;
         if so_far >= seconds {
             return Ok(packets as f64 / so_far);
         }
-        worker.process(traffic::UPLINK, &mut burst, nanos(elapsed, hz), &mut io);
+        worker.process(traffic::UPLINK, &mut burst, now, &mut io);
         check(&io.sent)?;
         io.sent.clear();
         packets += BURST as u64;
@@ -329,12 +328,6 @@ pub fn counted_run(pool: &Mempool, bed: &mut Bed, frames: &mut Frames, packets: 
 #[inline(never)]
 fn counted(bed: &mut Bed, burst: &mut Burst<Frame>, io: &mut Collect<'_>) {
     bed.worker.process(traffic::UPLINK, burst, 0, io);
-}
-
-/// Nanoseconds of `ticks`.
-#[inline]
-pub fn nanos(ticks: u64, hz: u64) -> u64 {
-    u64::try_from(u128::from(ticks) * 1_000_000_000 / u128::from(hz)).unwrap_or(u64::MAX)
 }
 
 /// Each of a full burst left NATed, inside VLAN 2, IPv4, UDP, VXLAN 2000.

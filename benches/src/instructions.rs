@@ -33,7 +33,7 @@ pub fn child(packets: u64) -> Result<()> {
         &eal,
         &PoolOptions { name: "counted", count: 1_023, cache: 64, ..PoolOptions::default() },
     )?;
-    let mut bed = Bed::new(SESSIONS, false, &pool)?;
+    let mut bed = Bed::new(&eal, SESSIONS, false, &pool)?;
     hotpath::counted_run(&pool, &mut bed, &mut Frames::new(SESSIONS), packets)
 }
 

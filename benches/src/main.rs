@@ -19,6 +19,7 @@ mod rings;
 mod rpc;
 mod table;
 mod traffic;
+mod uptime;
 mod workers;
 
 use anyhow::{Context, Result};

@@ -2,7 +2,7 @@
 
 use crate::Stand;
 use crate::cores;
-use crate::hotpath::{Bed, Frames, nanos};
+use crate::hotpath::{Bed, Frames};
 use crate::traffic;
 use anyhow::{Context, Result, ensure};
 use arrayvec::ArrayVec;
@@ -21,7 +21,7 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     for (name, sessions) in [("1k", 1_000), ("1M", 1_000_000)] {
         let mut runs = Vec::new();
         let mut far = 0;
-        let mut bed = Some(Bed::new(sessions, stand.hugepages, &stand.pool)?);
+        let mut bed = Some(Bed::new(&stand.eal, sessions, stand.hugepages, &stand.pool)?);
         let mut frames = Frames::new(sessions);
         for turn in 0..stand.runs {
             let before = cores::wait_near(0, 1, Duration::from_secs(20));
@@ -74,9 +74,8 @@ fn run(stand: &Stand, mut bed: Bed, frames: &mut Frames, name: &str) -> Result<(
     let worker = {
         let stop = stop.clone();
         let io = RingIo { pool: stand.pool.clone(), out: to_generator };
-        let hz = dpdk::tsc_hz(&stand.eal);
         stand.eal.launch(lcore, move || {
-            forward(&mut bed, from_generator, io, hz, &stop);
+            forward(&mut bed, from_generator, io, &stop);
             bed
         })?
     };
@@ -93,14 +92,14 @@ fn run(stand: &Stand, mut bed: Bed, frames: &mut Frames, name: &str) -> Result<(
     Ok((received as f64 / seconds / 1e6, bed))
 }
 
-fn forward(bed: &mut Bed, mut input: Consumer, mut io: RingIo, hz: u64, stop: &AtomicBool) {
+fn forward(bed: &mut Bed, mut input: Consumer, mut io: RingIo, stop: &AtomicBool) {
     let mut mbufs: ArrayVec<Mbuf, BURST> = ArrayVec::new();
     let mut burst: Burst<Frame> = ArrayVec::new();
-    let origin = dpdk::tsc();
     while !stop.load(Ordering::Relaxed) {
         if input.dequeue_burst(&mut mbufs) > 0 {
             burst.extend(mbufs.drain(..).map(|mbuf| Frame::new(mbuf, ())));
-            bed.worker.process(traffic::UPLINK, &mut burst, nanos(dpdk::tsc() - origin, hz), &mut io);
+            let now = bed.uptime.nanos();
+            bed.worker.process(traffic::UPLINK, &mut burst, now, &mut io);
         }
     }
 }

@@ -4,7 +4,7 @@
 mod client;
 
 use crate::Stand;
-use crate::hotpath::{Bed, Collect, Frames, nanos};
+use crate::hotpath::{Bed, Collect, Frames};
 use crate::report::median;
 use crate::traffic;
 use anyhow::{Context, Result, ensure};
@@ -85,20 +85,19 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
 /// Packets per second of the hot path on core 1, without and with control load, in turns.
 fn hotpath_loss(stand: &mut Stand) -> Result<()> {
     let Some(lcore) = stand.eal.worker_lcores().first().copied() else { return Ok(()) };
-    let mut bed = Bed::with_room(HOT, 400_000, stand.hugepages, &stand.pool)?;
+    let mut bed = Bed::with_room(&stand.eal, HOT, 400_000, stand.hugepages, &stand.pool)?;
     let service = Service::start(bed.table.clone())?;
     let (stop, packets) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let worker = {
         let (stop, packets, pool) = (stop.clone(), packets.clone(), stand.pool.clone());
-        let hz = dpdk::tsc_hz(&stand.eal);
         let mut frames = Frames::new(HOT);
         stand.eal.launch(lcore, move || -> Result<()> {
             let mut io = Collect { pool: &pool, sent: ArrayVec::new() };
             let mut burst: Burst<Frame> = ArrayVec::new();
-            let origin = dpdk::tsc();
             while !stop.load(Ordering::Relaxed) {
                 frames.fill(&pool, &mut burst)?;
-                bed.worker.process(traffic::UPLINK, &mut burst, nanos(dpdk::tsc() - origin, hz), &mut io);
+                let now = bed.uptime.nanos();
+                bed.worker.process(traffic::UPLINK, &mut burst, now, &mut io);
                 packets.fetch_add(io.sent.len() as u64, Ordering::Relaxed);
                 ensure!(io.sent.len() == BURST, "{} of {BURST} packets left", io.sent.len());
                 io.sent.clear();

@@ -1,6 +1,7 @@
 //! A minute of everything at once, in process: traffic, a million sessions that expire, 100,000 new ones a second, ageing and
 //! statistics; and the longest time that the worker did not poll.
 
+use crate::uptime::Uptime;
 use crate::{Stand, traffic};
 use anyhow::{Context, Result, ensure};
 use arrayvec::ArrayVec;
@@ -47,18 +48,17 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     install(0..BUSY, Timestamp(0))?;
     let pipeline = Pipeline::new(traffic::config(), table.clone(), 1, [5, 6])
         .map_err(|errors| anyhow::anyhow!("configuration: {errors:?}"))?;
-    let (origin, hz) = (dpdk::tsc(), dpdk::tsc_hz(&stand.eal));
+    let uptime = Uptime::start(&stand.eal);
     let mut worker = pipeline.worker(0).context("worker 0")?;
     // First without any of it: what the machine itself does to a polling thread.
-    let quiet = while_polling(stand, &mut worker, origin, || {
+    let quiet = while_polling(stand, &mut worker, uptime, || {
         std::thread::sleep(QUIET);
         Ok(())
     })?;
-    let now = crate::hotpath::nanos(dpdk::tsc() - origin, hz);
-    install(BUSY..BUSY + ENDING, Timestamp::from_nanos(now))?;
+    install(BUSY..BUSY + ENDING, Timestamp::from_nanos(uptime.nanos()))?;
     let (mut added, mut closed) = (0, 0);
-    let polled = while_polling(stand, &mut worker, origin, || {
-        (added, closed) = keep_house(&table, &pipeline, origin, hz)?;
+    let polled = while_polling(stand, &mut worker, uptime, || {
+        (added, closed) = keep_house(&table, &pipeline, uptime)?;
         Ok(())
     })?;
     let sent = pipeline.snapshot().ports.first().map_or(0, |port| port.tx_packets);
@@ -105,7 +105,7 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
 fn while_polling(
     stand: &Stand,
     worker: &mut Worker<Frame>,
-    origin: u64,
+    uptime: Uptime,
     work: impl FnOnce() -> Result<()>,
 ) -> Result<Polled> {
     let stop = AtomicBool::new(false);
@@ -113,7 +113,7 @@ fn while_polling(
         let polling = scope.spawn(|| {
             crate::cores::pin(1)?;
             let _registered = dpdk::register_thread(&stand.eal)?;
-            poll(worker, &stand.pool, origin, dpdk::tsc_hz(&stand.eal), &stop)
+            poll(worker, &stand.pool, uptime, &stop)
         });
         let worked = work();
         stop.store(true, Ordering::Relaxed);
@@ -127,12 +127,12 @@ fn session(n: u32, idle: u32) -> SessionSpec {
 }
 
 /// Adds, ages, and reads statistics, as the control side does; how many were added, and how many have closed.
-fn keep_house(table: &SessionTable, pipeline: &Pipeline, origin: u64, hz: u64) -> Result<(u64, u64)> {
+fn keep_house(table: &SessionTable, pipeline: &Pipeline, uptime: Uptime) -> Result<(u64, u64)> {
     let (mut added, mut closed, mut looked) = (0_u32, 0_u64, 0);
-    let begun = dpdk::tsc();
+    let begun = uptime.nanos();
     loop {
-        let elapsed = crate::hotpath::nanos(dpdk::tsc() - begun, hz);
-        let now = Timestamp::from_nanos(crate::hotpath::nanos(dpdk::tsc() - origin, hz));
+        let nanos = uptime.nanos();
+        let (elapsed, now) = (nanos - begun, Timestamp::from_nanos(nanos));
         if elapsed >= TIME.as_nanos() as u64 {
             return Ok((added.into(), closed));
         }
@@ -185,13 +185,7 @@ impl Polled {
     }
 }
 
-fn poll(
-    worker: &mut Worker<Frame>,
-    pool: &Mempool,
-    origin: u64,
-    hz: u64,
-    stop: &AtomicBool,
-) -> Result<Polled> {
+fn poll(worker: &mut Worker<Frame>, pool: &Mempool, uptime: Uptime, stop: &AtomicBool) -> Result<Polled> {
     let frames: Vec<_> = (0..BUSY).map(traffic::frame).collect();
     let mut io = Sink(pool.clone());
     let mut burst: Burst<Frame> = ArrayVec::new();
@@ -199,24 +193,24 @@ fn poll(
         Ok::<_, anyhow::Error>(Frame::new(Mbuf::from_slice(pool, bytes).context("the pool is empty")?, ()))
     };
     burst.push(to_frame(&traffic::hello())?);
-    worker.process(traffic::UPLINK, &mut burst, 0, &mut io);
+    worker.process(traffic::UPLINK, &mut burst, uptime.nanos(), &mut io);
     let mut polled = Polled::new()?;
-    let (mut next, mut disturbed, mut last) = (0, Disturbed::now(), dpdk::tsc());
+    let (mut next, mut disturbed, mut last) = (0, Disturbed::now(), uptime.nanos());
     while !stop.load(Ordering::Relaxed) {
         while !burst.is_full() {
             burst.push(to_frame(&frames[next])?);
             next = (next + 1) % frames.len();
         }
-        let now = crate::hotpath::nanos(dpdk::tsc() - origin, hz);
+        let now = uptime.nanos();
         worker.process(traffic::UPLINK, &mut burst, now, &mut io);
         polled.packets += BURST as u64;
-        let end = dpdk::tsc();
-        let gap = crate::hotpath::nanos(end - last, hz);
+        let end = uptime.nanos();
+        let gap = end - last;
         last = end;
         if gap > SUSPICIOUS {
             let before = std::mem::replace(&mut disturbed, Disturbed::now());
             polled.look_into(gap, &before, &disturbed);
-            last = dpdk::tsc();
+            last = uptime.nanos();
         } else {
             polled.gaps.saturating_record(gap);
             polled.own.saturating_record(gap);

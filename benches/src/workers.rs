@@ -1,6 +1,7 @@
 //! What workers cost each other, and what a writer costs them: two cores on one session table.
 
 use crate::hotpath::{Frames, rate, stand_up};
+use crate::uptime::Uptime;
 use crate::{Stand, cores, traffic};
 use anyhow::{Context, Result};
 use conntrack::{SessionTable, Timestamp};
@@ -21,25 +22,25 @@ struct Half {
     pool: Mempool,
     worker: Worker<Frame>,
     frames: Frames,
-    hz: u64,
+    uptime: Uptime,
 }
 
 impl Half {
     fn run(&mut self) -> Result<f64> {
-        rate(&self.pool, &mut self.worker, &mut self.frames, self.hz, SECONDS)
+        rate(&self.pool, &mut self.worker, &mut self.frames, self.uptime, SECONDS)
     }
 }
 
 /// The second worker's gain, and what the first loses to a writer at full speed.
 pub fn bench(stand: &mut Stand) -> Result<()> {
     let (table, workers) = stand_up(SESSIONS, CHURN, stand.hugepages, &stand.pool, 2)?;
-    let hz = dpdk::tsc_hz(&stand.eal);
+    let uptime = Uptime::start(&stand.eal);
     let middle = SESSIONS / 2;
     let mut halves = workers.into_iter().zip([0..middle, middle..SESSIONS]).map(|(worker, sessions)| Half {
         pool: stand.pool.clone(),
         worker,
         frames: Frames::of(sessions),
-        hz,
+        uptime,
     });
     let (mut here, mut there) = halves.next().zip(halves.next()).context("two workers")?;
     let (mut speedups, mut losses, mut writes) = (Vec::new(), Vec::new(), Vec::new());
