@@ -3,7 +3,7 @@
 use super::check::Checker;
 use super::flows::{self, Session};
 use super::link::{BURST, Link};
-use super::pace::Pace;
+use super::pace::{Pace, Waited};
 use super::permutation::Permutation;
 use super::profile::{Expect, Profile};
 use super::templates::{Templates, announcements};
@@ -128,7 +128,7 @@ impl Generator {
         let mut run =
             Run { traffic, trial: number, sent: 0, refused: 0, written_off: 0, last_arrival: start };
         let rate = if let Load::Rate(rate) = trial.load { rate } else { 0.0 };
-        let mut pace = Pace::new(rate, start, self.hz);
+        let mut pace = Pace::new(rate, start, self.hz, self.link.calls_system().then(Waited::start));
         let end = self.ticks(trial.duration);
         let warm = self.ticks(trial.warm_up);
         // Stalls stretch a trial, but not without end.

@@ -81,6 +81,11 @@ impl Link {
         Ok(())
     }
 
+    /// Whether sending or receiving may take a while: drivers of kernel interfaces make system calls.
+    pub fn calls_system(&self) -> bool {
+        matches!(self, Self::Ports(_))
+    }
+
     /// That frames of this many bytes can be sent.
     pub fn check_room(&self, longest: usize) -> Result<()> {
         let room = match self {
