@@ -273,9 +273,11 @@ impl Common {
             ..PoolOptions::default()
         };
         let pool = Mempool::new(eal, &pool)?;
-        let mtu = (longest > 1518).then_some(longest - 18);
         let mut open = |device: &str| -> Result<_> {
             let mut port = Port::open(eal, device)?;
+            // net_memif of DPDK 22.11 takes frames of any size, and refuses any MTU that says so.
+            let sized = longest > 1518 && port.capabilities()?.driver != "net_memif";
+            let mtu = sized.then_some(longest - 18);
             port.configure(&PortOptions { mtu, ..PortOptions::default() }, &pool)?;
             let (rx, mut tx) = port.start()?;
             wait_for_link(&port)?;
@@ -291,8 +293,9 @@ impl Common {
 
     fn eal(&self) -> Result<Eal> {
         let mut extra = self.eal.clone();
-        let zero_copy = self.port.contains("zero-copy=yes");
-        if zero_copy && !self.no_huge && !extra.iter().any(|argument| argument == "--single-file-segments") {
+        // Both hand all memory to the other process, in as few pieces as it takes.
+        let shared = self.port.contains("zero-copy=yes") || self.port.starts_with("net_virtio_user");
+        if shared && !self.no_huge && !extra.iter().any(|argument| argument == "--single-file-segments") {
             extra.push("--single-file-segments".into());
         }
         let ports = [Some(&self.port), self.rx_port.as_ref()];
