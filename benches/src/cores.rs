@@ -44,6 +44,17 @@ pub fn wait_near(a: usize, b: usize, limit: Duration) -> Option<f64> {
     }
 }
 
+/// Time that the thread of the kernel which does a core's deferred network work has waited for that core.
+pub fn softirq_waited(core: usize) -> Duration {
+    let name = format!("ksoftirqd/{core}\n");
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let read = |process: &std::fs::DirEntry, file| std::fs::read_to_string(process.path().join(file)).ok();
+    let thread = processes.into_iter().find(|process| read(process, "comm").is_some_and(|comm| comm == name));
+    let waited =
+        thread.and_then(|thread| read(&thread, "schedstat")?.split_whitespace().nth(1)?.parse().ok());
+    Duration::from_nanos(waited.unwrap_or(0))
+}
+
 fn probe(a: usize, b: usize) -> Option<f64> {
     let ball = AtomicU64::new(0);
     std::thread::scope(|scope| {

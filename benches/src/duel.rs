@@ -3,7 +3,7 @@
 use crate::report::median;
 use crate::{Stand, cores};
 use anyhow::{Context, Result, ensure};
-use benches::devices::{Process, memif_client};
+use benches::devices::{Process, WORKER_CORE, memif_client};
 use benches::pktgen::generator::Traffic;
 use benches::pktgen::{Generator, Load, Outcome, Ports, Trial};
 use dpdk::{Mempool, PoolOptions, Port, PortOptions};
@@ -127,9 +127,12 @@ impl Contender {
         self.awake(|bench, traffic, _| bench.generator.fill(traffic, rate, 5))
     }
 
-    /// Time that the device's busiest thread has waited for a core.
+    /// Time that the device's busiest thread has waited for a core; the kernel's, if it is the device.
     fn waited(&self) -> Duration {
-        self.process.as_ref().map_or(Duration::ZERO, |process| process.scheduled().1)
+        match &self.process {
+            Some(process) => process.scheduled().1,
+            None => cores::softirq_waited(WORKER_CORE),
+        }
     }
 
     fn awake<T>(

@@ -8,7 +8,7 @@ use super::WORKER_CORE;
 use super::process::output;
 use crate::pktgen::Profile;
 use crate::pktgen::profile::Expect;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -74,6 +74,35 @@ impl Nftables {
                      oifname \"out0\" meta l4proto udp snat to 203.0.113.10-203.0.113.250:1024-65535\n }\n}\n";
         run("ip", &["netns", "exec", NAMESPACE, "nft", "-f", "-"], rules)?;
         Ok(made)
+    }
+
+    /// Seconds that the kernel has worked on the worker's core, and packets that have come out.
+    ///
+    /// By the scheduler's ticks, a hundredth of a second each.
+    pub fn work(&self) -> Result<(f64, u64)> {
+        let stat = std::fs::read_to_string("/proc/stat")?;
+        let line = stat.lines().find_map(|line| line.strip_prefix(&format!("cpu{WORKER_CORE} ")));
+        // proc_stat(5): user, nice, system, idle, iowait, irq, softirq.
+        let ticks: Vec<u64> =
+            line.unwrap_or_default().split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        let [_, _, system, _, _, irq, softirq, ..] = ticks[..] else {
+            bail!("/proc/stat has no core {WORKER_CORE}")
+        };
+        let out = std::fs::read_to_string(format!("/sys/class/net/{OUTSIDE}/statistics/rx_packets"))?;
+        Ok(((system + irq + softirq) as f64 / 100.0, out.trim().parse()?))
+    }
+
+    /// Packets that the worker's core has received for all of the machine's interfaces, modulo 2^32.
+    pub fn received_there() -> Result<u32> {
+        let text = std::fs::read_to_string("/proc/net/softnet_stat")?;
+        // Hexadecimal: packets first, the core thirteenth.
+        let core = |line: &&str| {
+            let number = line.split_whitespace().nth(12).map(|core| usize::from_str_radix(core, 16));
+            number == Some(Ok(WORKER_CORE))
+        };
+        let packets = text.lines().find(core).and_then(|line| line.split_whitespace().next());
+        let packets = packets.with_context(|| format!("/proc/net/softnet_stat has no core {WORKER_CORE}"))?;
+        Ok(u32::from_str_radix(packets, 16)?)
     }
 
     /// What its connection tracker holds.
