@@ -77,6 +77,7 @@ fn main() -> Result<()> {
             return instructions::child(arguments.next().context("packets")?.parse()?);
         }
         Some(rpc::CHILD) => return rpc::child(arguments),
+        Some(table::CHILD) => return table::child(arguments),
         Some(agent::CHILD) => return agent::child(arguments.next().context("runs")?.parse()?),
         _ => {}
     }

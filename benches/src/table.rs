@@ -1,4 +1,9 @@
-//! The session table: memory per session, and writes.
+//! The session table: memory per session, writes, and what else flows could be looked up in.
+
+mod compare;
+mod rivals;
+
+pub use compare::{CHILD, child};
 
 use crate::{Stand, traffic};
 use anyhow::Result;
@@ -6,8 +11,14 @@ use conntrack::table::Timeouts;
 use conntrack::{SessionSpec, SessionTable, TableConfig, Timestamp};
 use std::time::Instant;
 
-/// Sessions installed and removed per second by one writer, and bytes per session.
+/// All of it.
 pub fn bench(stand: &mut Stand) -> Result<()> {
+    alone(stand)?;
+    compare::bench(stand)
+}
+
+/// Sessions installed and removed per second by one writer, and bytes per session.
+fn alone(stand: &mut Stand) -> Result<()> {
     let (name, sessions) = if stand.full { ("16M", 16_000_000) } else { ("1M", 1_000_000) };
     let table = SessionTable::new(TableConfig {
         capacity: sessions,
