@@ -8,11 +8,13 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 FUZZ_SECONDS ?= 60
 PREFIX ?= /usr/local
+# Built by `install` beside the portable one, where it can run.
+V3 := $(if $(filter x86_64,$(shell uname -m)),v3)
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # Tests that need root, namespaces and DPDK: one at a time, they share two cores.
 E2E := $(CARGO) test --locked --workspace --test lab --test e2e
 
-.PHONY: help setup build release demo test unit e2e bench bench-full bench-docs instructions fuzz fmt clippy doc deny check valgrind install clean
+.PHONY: help setup build release v3 demo test unit e2e bench bench-full bench-docs instructions fuzz fmt clippy doc deny check valgrind install clean
 
 help: ## This list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,6 +27,9 @@ build: setup
 
 release: setup ## Optimised binaries in target/release
 	$(CARGO) build --locked --release -p gateway -p netns-lab
+
+v3: setup ## The build for processors with x86-64-v3, which the portable one becomes where it is installed beside it
+	RUSTFLAGS="-C target-cpu=x86-64-v3" $(CARGO) build --locked --release -p gateway --target-dir $(TARGET)/x86-64-v3
 
 demo: release ## The lab with real traffic, ending with a summary table (root)
 	$(SUDO) $(TARGET)/release/netns-lab demo --bin $(TARGET)/release/gateway
@@ -76,8 +81,9 @@ deny: ## Licences, sources and duplicates of dependencies
 
 check: fmt clippy doc ## What must be clean before a commit
 
-install: release ## Binary, man page, units and examples under PREFIX (/usr/local)
+install: release $(V3) ## Binaries, man page, units and examples under PREFIX (/usr/local)
 	install -Dm755 $(TARGET)/release/gateway $(DESTDIR)$(PREFIX)/bin/gateway
+	$(if $(V3),install -Dm755 $(TARGET)/x86-64-v3/release/gateway $(DESTDIR)$(PREFIX)/bin/gateway-x86-64-v3)
 	install -Dm644 share/man/gateway.1 $(DESTDIR)$(PREFIX)/share/man/man1/gateway.1
 	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/openoffload-gateway share/examples/*.toml
 	install -Dm644 -t $(DESTDIR)/etc/systemd/system share/systemd/*.service

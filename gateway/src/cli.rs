@@ -64,7 +64,7 @@ impl From<anyhow::Error> for Failure {
 }
 
 #[derive(Parser)]
-#[command(name = "gateway", version, about = "A NAT and conntrack gateway between VLANs and VXLANs on DPDK")]
+#[command(name = "gateway", version = crate::processor::VERSION, about = "A NAT and conntrack gateway between VLANs and VXLANs on DPDK")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -32,6 +32,33 @@ fn version_and_usage() {
     }
 }
 
+/// What is installed beside the program runs in its place where the processor can run it, with the same arguments; if it cannot
+/// be run, the program says so and goes on.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_build_for_the_processor_is_preferred() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("gateway");
+    std::fs::copy(env!("CARGO_BIN_EXE_gateway"), &program).unwrap();
+    let version = || Command::new(&program).args(["--version", "a b"]).output().unwrap();
+    let portable = format!("gateway {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(stdout(&version()), portable);
+
+    let sibling = write(dir.path(), "gateway-x86-64-v3", "#!/bin/sh\nprintf '%s|' sibling \"$@\"\n");
+    std::fs::set_permissions(&sibling, PermissionsExt::from_mode(0o755)).unwrap();
+    if !std::arch::is_x86_feature_detected!("avx2") {
+        assert_eq!(stdout(&version()), portable);
+        return;
+    }
+    assert_eq!(stdout(&version()), "sibling|--version|a b|");
+
+    std::fs::set_permissions(&sibling, PermissionsExt::from_mode(0o644)).unwrap();
+    let output = version();
+    assert_eq!(stdout(&output), portable);
+    assert!(stderr(&output).contains("gateway-x86-64-v3: Permission denied"), "{}", stderr(&output));
+}
+
 #[test]
 fn check_warns_of_keys_it_cannot_read() {
     let dir = tempfile::tempdir().unwrap();
