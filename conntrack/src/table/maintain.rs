@@ -1,9 +1,10 @@
 //! What happens by itself: sessions end, time out, are reported, and their slots become free.
 
 use super::entry::{Entry, Hot};
-use super::record::{Phase, Record, V6};
+use super::memory::prefetch;
+use super::record::{NIL, Phase, Record, V6};
 use super::writer::Writer;
-use super::{SessionTable, Work};
+use super::{Family, SessionTable, Work};
 use crate::session::{CloseCode, Closed};
 use crate::sync::{Ordering::Relaxed, TryLockError};
 use crate::tcp::TcpState;
@@ -60,10 +61,12 @@ impl SessionTable {
     /// Retires sessions that timed out, and puts those back that did not. How many it looked at.
     fn expire(&self, writer: &mut Writer, now: Timestamp, budget: usize) -> usize {
         let mut used = 0;
+        let mut ahead = Ahead::default();
         while used < budget {
             let Some(slot) = writer.wheel.due(&self.records, now.0) else { break };
             used += 1;
             let Some(record) = self.records.get(slot as usize) else { continue };
+            ahead.pass(self, slot, record);
             let reached = Timestamp(writer.wheel.now());
             let due = self.due(slot, record, reached);
             // In a list either way: retiring takes it out of it.
@@ -73,6 +76,36 @@ impl SessionTable {
             }
         }
         used
+    }
+
+    fn next_of(&self, slot: u32) -> u32 {
+        self.records.get(slot as usize).map_or(NIL, |record| record.next.load(Relaxed))
+    }
+
+    /// The flows of the session in `slot`.
+    fn prefetch_flows_of(&self, slot: u32) {
+        match self.records.get(slot as usize) {
+            Some(record) if record.state().has(V6) => self.v6.prefetch(slot),
+            Some(_) => self.v4.prefetch(slot),
+            None => {}
+        }
+    }
+
+    /// Its places in the indices, by its flows.
+    fn prefetch_places_of(&self, slot: u32) {
+        match self.records.get(slot as usize) {
+            Some(record) if record.state().has(V6) => self.prefetch_places(&self.v6, slot),
+            Some(_) => self.prefetch_places(&self.v4, slot),
+            None => {}
+        }
+    }
+
+    fn prefetch_places<E: Entry>(&self, family: &Family<E>, slot: u32) {
+        let Some((first, second)) = family.pair(slot) else { return };
+        for entry in [first, second] {
+            family.index.buckets().prefetch(family.index.first(E::hash(&self.hasher, &entry.key())));
+        }
+        self.ids.buckets().prefetch(self.ids.first(self.hasher.hash_1(first.origin())));
     }
 
     /// Reports retired sessions that no reader holds any more, and frees their slots. How many.
@@ -132,6 +165,44 @@ impl SessionTable {
             self.v6.pair(slot).map(|(a, b)| [a.hot(), b.hot()])
         } else {
             self.v4.pair(slot).map(|(a, b)| [a.hot(), b.hot()])
+        }
+    }
+}
+
+/// The slots that follow in a list of the wheel: what their sessions will touch, should they end, is asked for in time.
+struct Ahead([u32; 6]);
+
+impl Default for Ahead {
+    fn default() -> Self {
+        Self([NIL; 6])
+    }
+}
+
+impl Ahead {
+    /// `slot` was just taken out of its list: nothing has been written to its record since.
+    fn pass(&mut self, table: &SessionTable, slot: u32, record: &Record) {
+        let Self(slots) = self;
+        let new = if slots[0] == slot {
+            slots.rotate_left(1);
+            slots.len() - 1
+        } else {
+            0
+        };
+        let mut last = if new == 0 { record.next.load(Relaxed) } else { table.next_of(slots[new - 1]) };
+        for place in &mut slots[new..] {
+            *place = last;
+            table.prefetch_flows_of(last);
+            last = table.next_of(last);
+        }
+        table.prefetch_places_of(slots[2]);
+    }
+}
+
+impl<E: Entry> Family<E> {
+    fn prefetch(&self, slot: u32) {
+        if let Some((forward, reverse)) = self.pair(slot) {
+            prefetch(forward);
+            prefetch(reverse);
         }
     }
 }
