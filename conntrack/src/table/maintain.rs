@@ -182,19 +182,20 @@ impl Ahead {
     /// `slot` was just taken out of its list: nothing has been written to its record since.
     fn pass(&mut self, table: &SessionTable, slot: u32, record: &Record) {
         let Self(slots) = self;
-        let new = if slots[0] == slot {
+        let mut known = 0;
+        if slots.first() == Some(&slot) {
             slots.rotate_left(1);
-            slots.len() - 1
-        } else {
-            0
-        };
-        let mut last = if new == 0 { record.next.load(Relaxed) } else { table.next_of(slots[new - 1]) };
-        for place in &mut slots[new..] {
-            *place = last;
-            table.prefetch_flows_of(last);
-            last = table.next_of(last);
+            known = slots.len() - 1;
         }
-        table.prefetch_places_of(slots[2]);
+        let last = known.checked_sub(1).and_then(|last| slots.get(last));
+        let mut next = last.map_or_else(|| record.next.load(Relaxed), |&last| table.next_of(last));
+        for place in slots.iter_mut().skip(known) {
+            *place = next;
+            table.prefetch_flows_of(next);
+            next = table.next_of(next);
+        }
+        let [_, _, third, ..] = *slots;
+        table.prefetch_places_of(third);
     }
 }
 
