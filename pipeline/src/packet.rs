@@ -19,7 +19,7 @@ pub trait Packet: Sized {
     fn total_len(&self) -> usize;
     /// Makes room for `n` bytes in front and returns what `head_mut` does; None if there is no headroom (nothing changed).
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]>;
-    /// Puts `NEW` bytes, to be filled, in place of the first `OLD`, of which there are no more; None if the first segment is
+    /// Puts `NEW` bytes, to be filled, in place of the first `OLD`, which are at most as many; None if the first segment is
     /// shorter or there is no headroom (nothing changed).
     fn replace_front<const OLD: usize, const NEW: usize>(&mut self) -> Option<&mut [u8; NEW]> {
         if self.head_mut().len() < OLD {

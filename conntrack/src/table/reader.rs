@@ -162,7 +162,7 @@ fn lookup<'b, E: Entry, F: From<Flow<'b, E>>>(
     for burst in asked.chunks_mut(BURST) {
         search::<E>(table, burst);
         for Asked { key, guess, number, .. } in burst {
-            // Told twice, as what follows differs.
+            // Two calls: `take` is compiled for each, and so asks nothing of what is known here.
             match table.resolve(entries, key, *guess, now) {
                 Some(flow) => take(*number, Some(flow.into())),
                 None => take(*number, None),
@@ -171,7 +171,7 @@ fn lookup<'b, E: Entry, F: From<Flow<'b, E>>>(
     }
 }
 
-/// Guesses, for at most [`BURST`].
+/// Guesses each key's entry by its tag and asks for it; at most [`BURST`] keys. Where no tag matches, the guess stays as it is.
 #[inline(never)]
 fn search<E: Entry>(table: &SessionTable, asked: &mut [Asked<E::Key>]) {
     let family = E::family(table);
