@@ -108,10 +108,15 @@ pub struct Tracker {
     timeouts: KernelTimeouts,
     tag: u8,
     online: bool,
-    connections: HashMap<u64, Connection>,
+    /// Boxed: a map of 28,000 that grows would else move 20 MB, which holds every new connection up.
+    connections: HashMap<u64, Box<Connection>>,
     /// Sessions of ours that the gateway had when we came, until their connections are found.
     remote: HashMap<u64, v1::Session>,
+    /// Connections without a path.
     lookups: VecDeque<u64>,
+    /// Connections whose path may have changed, perhaps all of them: those without one take turns with them.
+    rechecks: VecDeque<u64>,
+    recheck_next: bool,
     adds: VecDeque<u64>,
     deletes: Vec<u64>,
     /// Sessions on their way out, and additions that must wait for them.
@@ -144,6 +149,8 @@ impl Tracker {
             connections: HashMap::new(),
             remote: HashMap::new(),
             lookups: VecDeque::new(),
+            rechecks: VecDeque::new(),
+            recheck_next: false,
             adds: VecDeque::new(),
             deletes: Vec::new(),
             leaving: Leaving::default(),
@@ -179,6 +186,7 @@ impl Tracker {
         self.connections.clear();
         self.remote.clear();
         self.lookups.clear();
+        self.rechecks.clear();
         self.adds.clear();
         self.deletes.clear();
         self.leaving = Leaving::default();
@@ -224,7 +232,7 @@ impl Tracker {
 
     /// Whether the session of `id` may be in the gateway; then it is deleted.
     fn forget(&mut self, id: u64) -> bool {
-        let installed = self.connections.remove(&id).filter(Connection::in_gateway).and_then(|c| c.session);
+        let installed = self.connections.remove(&id).filter(|c| c.in_gateway()).and_then(|c| c.session);
         let session = self.remote.remove(&id).or(installed);
         if let Some(session) = &session {
             self.delete(id, session);
@@ -258,7 +266,7 @@ impl Tracker {
             listing: 0,
             comparison: self.comparison,
         };
-        self.connections.insert(id, connection);
+        self.connections.insert(id, Box::new(connection));
         if stage == Stage::Looking {
             self.lookups.push_back(id);
         }
@@ -310,28 +318,38 @@ impl Tracker {
 
     /// The next connection whose path is wanted.
     pub fn next_lookup(&mut self) -> Option<(u64, Entry)> {
-        while let Some(id) = self.lookups.pop_front() {
+        loop {
+            self.recheck_next = !self.recheck_next;
+            let queues = match self.recheck_next {
+                true => [&mut self.rechecks, &mut self.lookups],
+                false => [&mut self.lookups, &mut self.rechecks],
+            };
+            let id = queues.into_iter().find_map(VecDeque::pop_front)?;
             if let Some(connection) = self.connections.get(&id) {
                 return Some((id, connection.entry.clone()));
             }
         }
-        None
     }
 
     /// Whether paths are wanted.
     pub fn has_lookups(&self) -> bool {
-        !self.lookups.is_empty()
+        !(self.lookups.is_empty() && self.rechecks.is_empty())
+    }
+
+    /// Whether the last [`Self::recheck_paths`] is still under way.
+    pub fn rechecks_paths(&self) -> bool {
+        !self.rechecks.is_empty()
     }
 
     /// Paths may have changed: look again at all that are installed, or that had none.
     pub fn recheck_paths(&mut self, now: Instant) {
         for (id, connection) in &mut self.connections {
             match connection.stage {
-                Stage::Installed => self.lookups.push_back(*id),
+                Stage::Installed => self.rechecks.push_back(*id),
                 Stage::Skipped { by_path: true } => {
                     connection.enter(Stage::Looking, now);
                     connection.attempts = 0;
-                    self.lookups.push_back(*id);
+                    self.rechecks.push_back(*id);
                 }
                 _ => {}
             }

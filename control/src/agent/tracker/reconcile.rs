@@ -62,7 +62,7 @@ impl Tracker {
             listing: 0,
             comparison: 0,
         };
-        self.connections.insert(id, connection);
+        self.connections.insert(id, Box::new(connection));
     }
 
     /// Whether the gateway's list is wanted before its time.

@@ -319,3 +319,22 @@ fn what_the_gateway_had_is_compared_before_anything_is_added() {
     tracker.deleted(&deletes, &v1::DeleteSessionsResponse::default());
     assert_eq!(tracker.take_adds(10, now)[0].id, id);
 }
+
+#[test]
+fn a_recheck_of_all_takes_turns_with_new_connections() {
+    let (mut tracker, now) = (tracker(), Instant::now());
+    for port in 1..=5 {
+        install(&mut tracker, &connection(port), now);
+    }
+    tracker.recheck_paths(now);
+    tracker.next_lookup().unwrap();
+    for port in 6..=7 {
+        tracker.changed(connection(port), now);
+    }
+    assert!(tracker.rechecks_paths());
+    let ports: Vec<u16> = lookups(&mut tracker).iter().map(|(_, entry)| entry.original.source_port).collect();
+    let places = [6, 7].map(|port| ports.iter().position(|&p| p == port).unwrap());
+    assert!(places[0] <= 1 && places[1] <= 3, "{ports:?}");
+    assert_eq!(ports.len(), 6);
+    assert!(!tracker.rechecks_paths());
+}

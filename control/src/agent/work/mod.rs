@@ -252,7 +252,7 @@ impl Agent {
         }
         self.start_write(now);
         let Some(client) = self.client.clone() else { return Ok(()) };
-        if self.recheck_at.is_some_and(|at| at <= now) {
+        if self.recheck_at.is_some_and(|at| at <= now) && !self.tracker.rechecks_paths() {
             self.recheck_at = None;
             self.tracker.recheck_paths(now);
         }
@@ -281,14 +281,9 @@ impl Agent {
             }
             let dump = (!self.dump_running).then_some(self.dump_at);
             let list = (!self.list_running).then_some(self.list_at);
-            let times = [
-                dump,
-                list,
-                self.flush_at,
-                self.recheck_at,
-                self.tracker.next_tick(),
-                self.tracker.next_settling(),
-            ];
+            let recheck = self.recheck_at.filter(|_| !self.tracker.rechecks_paths());
+            let times =
+                [dump, list, self.flush_at, recheck, self.tracker.next_tick(), self.tracker.next_settling()];
             wake = times.into_iter().flatten().fold(wake, Instant::min);
         }
         wake
