@@ -80,6 +80,10 @@ impl Index {
     pub fn find(&self, hash: u64, mut wanted: impl FnMut(u32) -> bool) -> Option<u32> {
         let place = self.first(hash);
         let first = self.buckets.get(place.bucket as usize)?;
+        // Most of what is there is here: the other bucket would be a wait for memory.
+        if let Some((_, value)) = first.scan(place.tag, &mut wanted) {
+            return Some(value);
+        }
         let other = self.buckets.get(self.other(place).bucket as usize)?;
         for _ in 0..RETRIES {
             let versions = (first.version.load(Acquire), other.version.load(Acquire));

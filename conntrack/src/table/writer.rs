@@ -147,7 +147,10 @@ impl SessionTable {
     }
 
     fn prefetch(&self, spec: &SessionSpec, plan: &Result<Plan, &'static str>) {
-        self.ids.buckets().prefetch(self.ids.first(self.hasher.hash_1(spec.id.0)));
+        let id = self.ids.first(self.hasher.hash_1(spec.id.0));
+        // What is new is looked for in both its buckets.
+        self.ids.buckets().prefetch(id);
+        self.ids.buckets().prefetch(self.ids.other(id));
         match plan {
             Ok(Plan::V4(flows)) => self.prefetch_flows(&self.v4, flows),
             Ok(Plan::V6(flows)) => self.prefetch_flows(&self.v6, flows),
