@@ -2,13 +2,15 @@
 
 use super::entry::{Entry, Hot};
 use super::memory::prefetch;
-use super::record::{NIL, Phase, Record, V6};
+use super::record::{Phase, Record, V6};
+use super::wheel::BATCH;
 use super::writer::Writer;
 use super::{Family, SessionTable, Work};
 use crate::session::{CloseCode, Closed};
 use crate::sync::{Ordering::Relaxed, TryLockError};
 use crate::tcp::TcpState;
 use crate::{RewriteFlags, Timestamp};
+use arrayvec::ArrayVec;
 
 /// Sessions looked at before other writers are let in.
 pub(super) const CHUNK: usize = 64;
@@ -58,28 +60,35 @@ impl SessionTable {
         used
     }
 
-    /// Retires sessions that timed out, and puts those back that did not. How many it looked at.
+    /// Retires sessions that timed out, and puts those back that did not. How many it looked at. In passes, each of which asks
+    /// for the memory that the next one needs.
     fn expire(&self, writer: &mut Writer, now: Timestamp, budget: usize) -> usize {
         let mut used = 0;
-        let mut ahead = Ahead::default();
         while used < budget {
-            let Some(slot) = writer.wheel.due(&self.records, now.0) else { break };
-            used += 1;
-            let Some(record) = self.records.get(slot as usize) else { continue };
-            ahead.pass(self, slot, record);
+            let slots = writer.wheel.due(&self.records, now.0, budget - used);
+            if slots.is_empty() {
+                break;
+            }
+            used += slots.len();
+            slots.iter().for_each(|&slot| self.prefetch_flows_of(slot));
             let reached = Timestamp(writer.wheel.now());
-            let due = self.due(slot, record, reached);
-            // In a list either way: retiring takes it out of it.
-            writer.wheel.schedule(&self.records, slot, due);
-            if due <= now.0 && !record.state().tcp().is_over() {
-                self.retire(writer, slot, Phase::TimedOut, Timestamp(due));
+            let mut over = ArrayVec::<_, BATCH>::new();
+            for slot in slots {
+                let Some(record) = self.records.get(slot as usize) else { continue };
+                let due = self.due(slot, record, reached);
+                if due <= now.0 && !record.state().tcp().is_over() {
+                    self.prefetch_places_of(slot);
+                    over.push((slot, record, due));
+                } else {
+                    writer.wheel.schedule(&self.records, slot, due);
+                }
+            }
+            for (slot, record, due) in over {
+                self.unlink(writer, slot, record);
+                self.retire_unlinked(writer, slot, record, Phase::TimedOut, Timestamp(due));
             }
         }
         used
-    }
-
-    fn next_of(&self, slot: u32) -> u32 {
-        self.records.get(slot as usize).map_or(NIL, |record| record.next.load(Relaxed))
     }
 
     /// The flows of the session in `slot`.
@@ -166,36 +175,6 @@ impl SessionTable {
         } else {
             self.v4.pair(slot).map(|(a, b)| [a.hot(), b.hot()])
         }
-    }
-}
-
-/// The slots that follow in a list of the wheel: what their sessions will touch, should they end, is asked for in time.
-struct Ahead([u32; 6]);
-
-impl Default for Ahead {
-    fn default() -> Self {
-        Self([NIL; 6])
-    }
-}
-
-impl Ahead {
-    /// `slot` was just taken out of its list: nothing has been written to its record since.
-    fn pass(&mut self, table: &SessionTable, slot: u32, record: &Record) {
-        let Self(slots) = self;
-        let mut known = 0;
-        if slots.first() == Some(&slot) {
-            slots.rotate_left(1);
-            known = slots.len() - 1;
-        }
-        let last = known.checked_sub(1).and_then(|last| slots.get(last));
-        let mut next = last.map_or_else(|| record.next.load(Relaxed), |&last| table.next_of(last));
-        for place in slots.iter_mut().skip(known) {
-            *place = next;
-            table.prefetch_flows_of(next);
-            next = table.next_of(next);
-        }
-        let [_, _, third, ..] = *slots;
-        table.prefetch_places_of(third);
     }
 }
 

@@ -1,28 +1,41 @@
 //! Timeouts: a lazy hierarchical timer wheel.
 //!
-//! Four levels of 256 lists; a list of level 0 is for one millisecond, of each further level for 256 times as long.
-//! Packets do not touch the wheel: when a session's time comes, whoever drives the wheel looks at when it was last used,
-//! and puts it back if that was since. Lists are doubly linked through the records; empty ones are skipped by bitmaps.
+//! Three levels of 4096 lists; a list of level 0 is for one millisecond, of each further level for 4096 times as long: a
+//! session that lives for less than four hours is looked at once before its last millisecond. Packets do not touch the
+//! wheel: when a session's time comes, whoever drives the wheel looks at when it was last used, and puts it back if that
+//! was since. A list has lanes, each doubly linked through the records, so that memory is waited for once for a record of each. Empty
+//! lists are skipped by bitmaps.
 
 use super::memory::prefetch;
 use super::record::{NIL, Record};
 use crate::sync::Ordering::Relaxed;
+use arrayvec::ArrayVec;
 
-const LEVELS: usize = 4;
-const LISTS: usize = 256;
-/// Marks in `prev` that a slot is first of the list whose number follows.
+const LEVELS: usize = 3;
+/// Binary digits of a level's number of lists.
+const BITS: usize = 12;
+const LISTS: usize = 1 << BITS;
+const LANES: usize = 8;
+/// Marks in `prev` that a slot is first of the lane whose number follows.
 const HEAD: u32 = 1 << 31;
+/// Slots that come out at once.
+pub(super) const BATCH: usize = 32;
 
 /// See the module. Times are milliseconds.
 pub(super) struct Wheel {
     now: u64,
-    heads: Box<[u32]>,
-    used: [[u64; LISTS / 64]; LEVELS],
+    /// The lanes' first slots.
+    heads: Box<[[u32; LANES]]>,
+    used: Box<[[u64; LISTS / 64]; LEVELS]>,
 }
 
 impl Wheel {
     pub fn new() -> Self {
-        Self { now: 0, heads: vec![NIL; LEVELS * LISTS].into_boxed_slice(), used: [[0; LISTS / 64]; LEVELS] }
+        Self {
+            now: 0,
+            heads: vec![[NIL; LANES]; LEVELS * LISTS].into_boxed_slice(),
+            used: Box::new([[0; LISTS / 64]; LEVELS]),
+        }
     }
 
     /// The time up to which [`Self::due`] has handed out everything, or is about to.
@@ -38,16 +51,15 @@ impl Wheel {
     /// Puts `slot`, which is in no list, where it is found at `due` (or in the next millisecond, if that has passed).
     pub fn schedule(&mut self, records: &[Record], slot: u32, due: u64) {
         let due = due.max(self.now + 1);
-        let level = ((64 - (due - self.now).leading_zeros() as usize).saturating_sub(1) / 8).min(LEVELS - 1);
+        let level = ((due - self.now).ilog2() as usize / BITS).min(LEVELS - 1);
         // Beyond the last level: as late as there is, and looked at again then.
-        let due = due.min(self.now + ((LISTS as u64 - 1) << (8 * (LEVELS - 1))));
-        let position = (due >> (8 * level)) as usize % LISTS;
-        let list = level * LISTS + position;
-        let (Some(head), Some(record)) = (self.heads.get_mut(list), records.get(slot as usize)) else {
-            return;
-        };
+        let due = due.min(self.now + ((LISTS as u64 - 1) << (BITS * (LEVELS - 1))));
+        let list = level * LISTS + (due >> (BITS * level)) as usize % LISTS;
+        let lane = slot as usize % LANES;
+        let head = self.heads.get_mut(list).and_then(|lanes| lanes.get_mut(lane));
+        let (Some(head), Some(record)) = (head, records.get(slot as usize)) else { return };
         record.next.store(*head, Relaxed);
-        record.prev.store(HEAD | list as u32, Relaxed);
+        record.prev.store(HEAD | (list * LANES + lane) as u32, Relaxed);
         if let Some(next) = records.get(*head as usize) {
             next.prev.store(slot, Relaxed);
         }
@@ -76,56 +88,88 @@ impl Wheel {
             if let Some(prev) = records.get(prev as usize) {
                 prev.next.store(next, Relaxed);
             }
-        } else if let Some(head) = self.heads.get_mut((prev & !HEAD) as usize) {
+            return;
+        }
+        let (list, lane) = ((prev & !HEAD) as usize / LANES, prev as usize % LANES);
+        let Some(lanes) = self.heads.get_mut(list) else { return };
+        if let Some(head) = lanes.get_mut(lane) {
             *head = next;
-            if next == NIL {
-                self.mark((prev & !HEAD) as usize, false);
-            }
+        }
+        if *lanes == [NIL; LANES] {
+            self.mark(list, false);
         }
     }
 
-    /// Takes out the next slot whose time has come by `now`.
-    pub fn due(&mut self, records: &[Record], now: u64) -> Option<u32> {
+    /// Takes out slots whose time has come by `now`, `limit` at most, all of one time, which [`Self::now`] then is. None if there are none.
+    pub fn due(&mut self, records: &[Record], now: u64, limit: usize) -> ArrayVec<u32, BATCH> {
         loop {
             for level in 0..LEVELS {
-                let shift = 8 * level;
+                let shift = BITS * level;
                 if self.now & ((1 << shift) - 1) != 0 {
                     break;
                 }
                 let list = level * LISTS + (self.now >> shift) as usize % LISTS;
-                match self.heads.get(list) {
-                    Some(&slot) if slot != NIL => {
-                        self.cancel(records, slot);
-                        return Some(slot);
-                    }
-                    _ => {}
+                if self.is_marked(list) {
+                    return self.take(records, list, limit);
                 }
             }
             if self.now >= now {
-                return None;
+                return ArrayVec::new();
             }
             self.now = self.next_list().min(now);
         }
     }
 
+    /// Takes slots out of `list`, from each lane in turn.
+    fn take(&mut self, records: &[Record], list: usize, limit: usize) -> ArrayVec<u32, BATCH> {
+        let (mut slots, limit) = (ArrayVec::new(), limit.min(BATCH));
+        let Some(lanes) = self.heads.get_mut(list) else { return slots };
+        let mut before = usize::MAX;
+        while slots.len() != before {
+            before = slots.len();
+            for head in &mut *lanes {
+                if slots.len() < limit
+                    && let Some(record) = records.get(*head as usize)
+                {
+                    slots.push(*head);
+                    *head = record.next.load(Relaxed);
+                }
+            }
+        }
+        for (lane, head) in lanes.iter().enumerate() {
+            if let Some(record) = records.get(*head as usize) {
+                record.prev.store(HEAD | (list * LANES + lane) as u32, Relaxed);
+            }
+        }
+        if *lanes == [NIL; LANES] {
+            self.mark(list, false);
+        }
+        slots
+    }
+
     /// The next time after `self.now` at which a list may have to be looked at.
     fn next_list(&self) -> u64 {
         for (level, used) in self.used.iter().enumerate() {
-            let turn = self.now >> (8 * level);
+            let turn = self.now >> (BITS * level);
             let position = turn as usize % LISTS;
             if let Some(next) = next_bit(used, position + 1) {
-                return (turn - position as u64 + next as u64) << (8 * level);
+                return (turn - position as u64 + next as u64) << (BITS * level);
             }
             if used.iter().any(|&word| word != 0) {
-                return ((turn >> 8) + 1) << (8 * (level + 1));
+                return ((turn >> BITS) + 1) << (BITS * (level + 1));
             }
         }
         u64::MAX
     }
 
+    fn is_marked(&self, list: usize) -> bool {
+        let word = self.used.get(list / LISTS).and_then(|level| level.get(list % LISTS / 64));
+        word.is_some_and(|word| word >> (list % 64) & 1 != 0)
+    }
+
     fn mark(&mut self, list: usize, used: bool) {
-        if let Some(word) = self.used.get_mut(list / LISTS).and_then(|level| level.get_mut(list % LISTS / 64))
-        {
+        let word = self.used.get_mut(list / LISTS).and_then(|level| level.get_mut(list % LISTS / 64));
+        if let Some(word) = word {
             let bit = 1 << (list % 64);
             *word = if used { *word | bit } else { *word & !bit };
         }
@@ -154,7 +198,7 @@ mod tests {
     enum Op {
         Schedule { slot: u8, shift: u8, delay: u16 },
         Cancel { slot: u8 },
-        Advance { shift: u8, by: u16 },
+        Advance { shift: u8, by: u16, limit: u8 },
     }
 
     /// Each slot comes out at its time and not before, whatever was scheduled, cancelled or skipped over.
@@ -176,16 +220,24 @@ mod tests {
                         wheel.cancel(&records, slot.into());
                     }
                     Op::Schedule { .. } | Op::Cancel { .. } => {}
-                    Op::Advance { shift, by } => {
+                    Op::Advance { shift, by, limit } => {
+                        let limit = 1 + usize::from(limit % 20);
                         now += u64::from(by) << (shift % 18);
-                        while let Some(slot) = wheel.due(&records, now) {
-                            let due: u64 = model[slot as usize].unwrap();
-                            // Lists of higher levels are looked at early, to be spread over lower ones.
-                            if due <= wheel.now() {
-                                assert_eq!(due, wheel.now());
-                                model[slot as usize] = None;
-                            } else {
-                                wheel.schedule(&records, slot, due);
+                        loop {
+                            let slots = wheel.due(&records, now, limit);
+                            if slots.is_empty() {
+                                break;
+                            }
+                            assert!(slots.len() <= limit);
+                            for slot in slots {
+                                let due: u64 = model[slot as usize].unwrap();
+                                // Lists of higher levels are looked at early, to be spread over lower ones.
+                                if due <= wheel.now() {
+                                    assert_eq!(due, wheel.now());
+                                    model[slot as usize] = None;
+                                } else {
+                                    wheel.schedule(&records, slot, due);
+                                }
                             }
                         }
                         assert_eq!(wheel.now(), now);

@@ -365,20 +365,37 @@ impl SessionTable {
             return;
         }
         writer.wheel.prefetch_neighbours(&self.records, slot);
-        let id = if record.state().has(V6) {
-            self.unlink(writer, &self.v6, slot)
-        } else {
-            self.unlink(writer, &self.v4, slot)
-        };
-        self.ids.remove(&mut writer.search, self.hasher.hash_1(id), slot);
+        self.unlink(writer, slot, record);
         writer.wheel.cancel(&self.records, slot);
+        self.retire_unlinked(writer, slot, record, phase, end);
+    }
+
+    /// The rest of [`Self::retire`], of a session that is neither in the index nor in the wheel any more.
+    pub(super) fn retire_unlinked(
+        &self,
+        writer: &mut Writer,
+        slot: u32,
+        record: &Record,
+        phase: Phase,
+        end: Timestamp,
+    ) {
         record.set_phase(phase);
         writer.active -= 1;
         writer.retire(&self.records, slot, record, self.epochs.current(), end);
     }
 
-    /// Takes both flows out of the index; the session's id.
-    fn unlink<E: Entry>(&self, writer: &mut Writer, family: &Family<E>, slot: u32) -> u64 {
+    /// Takes the flows and the id of the session in `slot` out of the indices.
+    pub(super) fn unlink(&self, writer: &mut Writer, slot: u32, record: &Record) {
+        let id = if record.state().has(V6) {
+            self.unlink_flows(writer, &self.v6, slot)
+        } else {
+            self.unlink_flows(writer, &self.v4, slot)
+        };
+        self.ids.remove(&mut writer.search, self.hasher.hash_1(id), slot);
+    }
+
+    /// The session's id.
+    fn unlink_flows<E: Entry>(&self, writer: &mut Writer, family: &Family<E>, slot: u32) -> u64 {
         let Some((first, second)) = family.pair(slot) else { return 0 };
         let hashes = [first, second].map(|entry| E::hash(&self.hasher, &entry.key()));
         hashes.iter().for_each(|&hash| family.index.buckets().prefetch(family.index.first(hash)));
