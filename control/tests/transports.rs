@@ -6,6 +6,7 @@ use common::pki::{Pki, any_port};
 use common::{Gateway, Setup, add, handles, session};
 use control::client::{self, ClientTls, Target};
 use control::{Endpoint, Limits, Server, ServerConfig, ServerError, TlsFiles};
+use proto::gateway::v1::AddSessionsRequest;
 use proto::gateway::v1::gateway_client::GatewayClient;
 use proto::openoffload::v2::session_table_client::SessionTableClient;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
@@ -342,6 +343,46 @@ async fn calls_per_second_are_bounded_per_connection() {
     // Adding goes on within one call, however many sessions it brings.
     let added = add(&mut gateway.v2().await, (1..=1000).map(session)).await;
     assert_eq!(added.error_status, 0);
+}
+
+/// However many connections it makes.
+#[tokio::test]
+async fn a_client_has_its_share_of_streams_and_leaves_the_others() {
+    let limits = Limits { add_streams_per_client: 2, ..Default::default() };
+    let gateway =
+        Setup { limits, listen: vec![any_port()], plaintext: true, ..Default::default() }.start().await;
+    let stranger = async || {
+        let target = gateway.server.endpoints()[1].clone().into();
+        SessionTableClient::new(client::connect(&target).await.expect("connection"))
+    };
+    let mut open = Vec::new();
+    for n in 1..=2 {
+        let (to, from) = tokio::sync::mpsc::channel(1);
+        to.send(session(n)).await.expect("open");
+        let mut client = stranger().await;
+        let stream = tokio_stream::wrappers::ReceiverStream::new(from);
+        open.push((to, tokio::spawn(async move { client.add_session(stream).await })));
+    }
+    while gateway.handles.table.stats().active < 2 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut client = stranger().await;
+    let refused = client.add_session(tokio_stream::iter([session(3)])).await.expect_err("its share");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("of at most 2 at once"), "{refused}");
+    let mut v1 = GatewayClient::new(
+        client::connect(&gateway.server.endpoints()[1].clone().into()).await.expect("connection"),
+    );
+    let batch = AddSessionsRequest { sessions: Vec::new() };
+    let refused = v1.add_sessions(tokio_stream::iter([batch])).await.expect_err("of both services");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(add(&mut gateway.v2().await, [session(3)]).await.error_status, 0, "another client's");
+    assert_eq!((gateway.counter("add_streams").await, gateway.counter("add_streams_refused").await), (2, 2));
+    for (to, call) in open {
+        drop(to);
+        call.await.expect("task").expect("its answer");
+    }
+    assert_eq!(add(&mut client, [session(4)]).await.error_status, 0);
 }
 
 #[tokio::test]

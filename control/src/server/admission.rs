@@ -1,6 +1,7 @@
 //! What the services share: sessions come in by streams, and go out with their final counters.
 
-use super::identity::{Caller, Rights};
+use super::add_streams::{AddStreams, Slot};
+use super::identity::{Caller, Identity, Rights};
 use super::listen::TurnedAway;
 use super::rejected::Rejected;
 use super::{Handles, Limits};
@@ -13,7 +14,7 @@ use proto::gateway::v1::{Counter, Stats};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
@@ -27,7 +28,7 @@ pub(super) struct Shared {
     pub(super) context: Context,
     pub(super) limits: Limits,
     pub(super) stop: CancellationToken,
-    pub(super) add_streams: Semaphore,
+    pub(super) add_streams: AddStreams,
     pub(super) activation: Activation,
     /// Sessions refused before the table saw them.
     pub(super) refused: AtomicU64,
@@ -67,10 +68,8 @@ pub(super) enum Refusal {
 
 impl Shared {
     /// A slot for one stream of new sessions.
-    pub(super) fn add_stream(&self) -> Result<SemaphorePermit<'_>, Status> {
-        self.add_streams.try_acquire().map_err(|_| {
-            Status::resource_exhausted("too many streams add sessions; end some, or put more into each")
-        })
+    pub(super) fn add_stream<T>(&self, request: &Request<T>) -> Result<Slot<'_>, Status> {
+        self.add_streams.begin(Identity::of(request))
     }
 
     /// Whom a request comes from.
@@ -132,8 +131,8 @@ impl Shared {
         other("closed_waiting", closed.len() as u64);
         other("closed_dropped", closed.dropped());
         other("closed_watchers", closed.watchers() as u64);
-        let open = self.limits.add_streams.saturating_sub(self.add_streams.available_permits());
-        other("add_streams", open as u64);
+        other("add_streams", self.add_streams.count() as u64);
+        other("add_streams_refused", self.add_streams.refused());
         let now = self.handles.clock.now_nanos() / SECOND;
         other("seconds_since_add", now.saturating_sub(self.last_add.load(Ordering::Relaxed)));
         other("activated_by", self.activation.count());

@@ -56,11 +56,12 @@ pub(super) enum Transport {
 impl Transport {
     fn identity(&self) -> Identity {
         match self {
-            Self::Tcp(_) => Identity::Anonymous,
+            Self::Tcp(stream) => Identity::at(stream.peer_addr()),
             Self::Unix(_) => Identity::Local,
             Self::Tls(stream) => {
-                let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-                certificates.first().map(Identity::of).unwrap_or_default()
+                let (stream, tls) = stream.get_ref();
+                let certificate = tls.peer_certificates().and_then(<[_]>::first);
+                certificate.and_then(Identity::named).unwrap_or_else(|| Identity::at(stream.peer_addr()))
             }
         }
     }

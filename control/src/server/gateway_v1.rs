@@ -53,7 +53,7 @@ impl Gateway for Service {
         request: Request<Streaming<AddSessionsRequest>>,
     ) -> Result<Response<AddSessionsResponse>, Status> {
         let owner = self.0.caller(&request)?.owner;
-        let _slot = self.0.add_stream()?;
+        let _slot = self.0.add_stream(&request)?;
         let mut incoming = Incoming::new(&self.0, request.into_inner());
         let mut response = AddSessionsResponse::default();
         let mut index = 0_u64;

@@ -6,32 +6,51 @@
 use super::connection::Peer;
 use crate::session_manager::owners::{ANONYMOUS, LOCAL, MAX_NAME, Owners};
 use rustls_pki_types::CertificateDer;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use tonic::{Request, Status};
 
 /// What a connection says of its client.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Identity {
-    /// Nothing.
-    #[default]
-    Anonymous,
+    /// Nothing but the network it comes from.
+    Anonymous(IpAddr),
     /// It is on this machine and may open the unix socket.
     Local,
     /// It has a certificate with this name.
     Named(Arc<str>),
 }
 
+impl Default for Identity {
+    fn default() -> Self {
+        Self::Anonymous(Ipv4Addr::UNSPECIFIED.into())
+    }
+}
+
 impl Identity {
+    /// Of whoever sent a request.
+    pub(super) fn of<T>(request: &Request<T>) -> Self {
+        request.extensions().get::<Peer>().map(Peer::identity).unwrap_or_default()
+    }
+
     /// By the subject of a verified certificate.
-    pub(super) fn of(certificate: &CertificateDer<'_>) -> Self {
-        match name(certificate) {
-            Some(name) => Self::Named(name.into()),
-            None => {
-                tracing::warn!("a client's certificate has no usable name: it acts as nobody in particular");
-                Self::Anonymous
-            }
+    pub(super) fn named(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let name = name(certificate);
+        if name.is_none() {
+            tracing::warn!("a client's certificate has no usable name: it acts as nobody in particular");
         }
+        name.map(|name| Self::Named(name.into()))
+    }
+
+    /// By the address alone. In IPv6 a host has all of its subnet (RFC 4291 section 2.5.4: the first 64 bits).
+    pub(super) fn at(peer: io::Result<SocketAddr>) -> Self {
+        let network = |address: SocketAddr| match address.ip().to_canonical() {
+            IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & u128::MAX << 64)),
+            ip => ip,
+        };
+        peer.map(|address| Self::Anonymous(network(address))).unwrap_or_default()
     }
 }
 
@@ -127,13 +146,12 @@ impl Rights {
     }
 
     pub(super) fn caller<T>(&self, owners: &Owners, request: &Request<T>) -> Result<Caller, Status> {
-        let identity = request.extensions().get::<Peer>().map(Peer::identity).unwrap_or_default();
-        self.judge(owners, &identity)
+        self.judge(owners, &Identity::of(request))
     }
 
     fn judge(&self, owners: &Owners, identity: &Identity) -> Result<Caller, Status> {
         let (owner, is_admin) = match identity {
-            Identity::Anonymous => (ANONYMOUS, false),
+            Identity::Anonymous(_) => (ANONYMOUS, false),
             Identity::Local => (LOCAL, true),
             Identity::Named(name) => {
                 let full =
@@ -196,12 +214,21 @@ mod tests {
     }
 
     #[test]
+    fn strangers_are_told_apart_by_network() {
+        let at = |ip: &str| Identity::at(Ok(SocketAddr::new(ip.parse().expect("address"), 1)));
+        assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
+        assert_eq!(at("192.0.2.1"), at("::ffff:192.0.2.1"));
+        assert_eq!(at("2001:db8:0:1::1"), at("2001:db8:0:1:ffff::2"));
+        assert_ne!(at("2001:db8:0:1::1"), at("2001:db8:0:2::1"));
+    }
+
+    #[test]
     fn rights() {
         let owners = Owners::default();
         let judge = |rights: &Rights, identity| rights.judge(&owners, &identity).expect("room");
         let named = |name: &str| Identity::Named(name.into());
         let open = Rights::new(false, vec!["boss".to_owned()]);
-        for identity in [Identity::Anonymous, Identity::Local, named("a"), named("boss")] {
+        for identity in [Identity::default(), Identity::Local, named("a"), named("boss")] {
             let caller = judge(&open, identity);
             assert_eq!((caller.scope, caller.drains), (None, None));
         }
@@ -211,7 +238,7 @@ mod tests {
         assert_eq!((a.scope, b.scope), (Some(a.owner), Some(b.owner)));
         assert_ne!(a.owner, b.owner);
         assert_eq!((boss.scope, boss.drains), (None, Some(boss.owner)));
-        assert_eq!(judge(&apart, Identity::Anonymous).scope, Some(ANONYMOUS));
+        assert_eq!(judge(&apart, Identity::default()).scope, Some(ANONYMOUS));
         assert_eq!(judge(&apart, Identity::Local), Caller { owner: LOCAL, scope: None, drains: Some(LOCAL) });
         apart.set_admins(vec!["a".to_owned()]);
         assert_eq!(

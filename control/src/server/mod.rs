@@ -1,5 +1,6 @@
 //! The gRPC server: openoffload.v2 and gateway.v1, health and reflection, all on every endpoint.
 
+mod add_streams;
 mod admission;
 mod answers;
 mod call_rate;
@@ -23,6 +24,7 @@ pub use tls::TlsFiles;
 use crate::activation::{Activation, ActivationConfig};
 use crate::session_manager::Context;
 use crate::{Clock, ClosedLog, Endpoint};
+use add_streams::AddStreams;
 use admission::Shared;
 use answers::InTurn;
 use call_rate::CallRate;
@@ -37,7 +39,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
@@ -70,8 +72,11 @@ pub struct Limits {
     pub calls_per_connection: u32,
     /// Calls per second and connection, of openoffload.v2 and gateway.v1 together; a second's worth at once. At least 1.
     pub calls_per_second: u32,
-    /// Streams of new sessions at once, all connections together.
+    /// Streams of new sessions at once, all clients together.
     pub add_streams: usize,
+    /// Streams of new sessions at once of one client: of all who have its certificate's name; without, of its IPv4 address or
+    /// IPv6 /64; or of all on the unix socket.
+    pub add_streams_per_client: usize,
     /// Time for TLS and HTTP/2 to begin.
     pub handshake: Duration,
     /// A stream of new sessions that brings none for so long is ended.
@@ -91,6 +96,7 @@ impl Default for Limits {
             calls_per_connection: 128,
             calls_per_second: 50_000,
             add_streams: 256,
+            add_streams_per_client: 64,
             handshake: Duration::from_secs(10),
             stream_idle: Duration::from_secs(60),
             keepalive: Duration::from_secs(20),
@@ -196,7 +202,7 @@ impl Server {
             context: Context::new(&handles.config),
             limits,
             stop: stop.clone(),
-            add_streams: Semaphore::new(limits.add_streams),
+            add_streams: AddStreams::new(&limits),
             refused: AtomicU64::new(0),
             calls_refused: Arc::default(),
             rights: rights.clone(),

@@ -47,7 +47,7 @@ impl SessionTable for Service {
         request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<AddSessionResponse>, Status> {
         let owner = self.0.caller(&request)?.owner;
-        let _slot = self.0.add_stream()?;
+        let _slot = self.0.add_stream(&request)?;
         let mut incoming = Incoming::new(&self.0, request.into_inner());
         let clock = &self.0.handles.clock;
         let mut response =
