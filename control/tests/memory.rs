@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Gateway, Setup, add, session};
+use common::{Gateway, Setup, add, http2, session};
 use proto::gateway::v1::ListSessionsRequest;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -20,29 +20,13 @@ fn resident() -> u64 {
     (pages * 4096) >> 20
 }
 
-/// RFC 9113 section 4.1.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    [&(payload.len() as u32).to_be_bytes()[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
 /// Asks for lists of everything, and reads nothing.
 async fn ask_and_never_read(gateway: &Gateway) -> UnixStream {
-    let path = b"/gateway.v1.Gateway/ListSessions";
-    // RFC 7541: POST, http, then literals: path, authority, content type.
-    let headers = [
-        &[0x83, 0x86, 0x04, path.len() as u8][..],
-        path,
-        b"\x01\x09localhost",
-        b"\x0f\x10\x10application/grpc",
-    ];
     let request = ListSessionsRequest { limit: u32::MAX, ..Default::default() };
-    let request = prost::Message::encode_to_vec(&request);
-    let message = [&[0][..], &(request.len() as u32).to_be_bytes(), &request].concat();
-    let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[])[..]].concat();
+    let mut bytes = http2::preface();
     for call in 0..CALLS {
-        let stream = 1 + 2 * call;
-        bytes.extend(frame(1, 4, stream, &headers.concat()));
-        bytes.extend(frame(0, 1, stream, &message));
+        bytes.extend(http2::call(call, "/gateway.v1.Gateway/ListSessions"));
+        bytes.extend(http2::message(call, &request, true));
     }
     let mut stream = UnixStream::connect(gateway.dir.path().join("control.sock")).await.expect("connection");
     stream.write_all(&bytes).await.expect("sent");

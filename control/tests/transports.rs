@@ -3,7 +3,7 @@
 mod common;
 
 use common::pki::{Pki, any_port};
-use common::{Gateway, Setup, add, handles, session};
+use common::{Gateway, Setup, add, handles, http2, session};
 use control::client::{self, ClientTls, Target};
 use control::{Endpoint, Limits, Server, ServerConfig, ServerError, TlsFiles};
 use proto::gateway::v1::AddSessionsRequest;
@@ -383,6 +383,37 @@ async fn a_client_has_its_share_of_streams_and_leaves_the_others() {
         call.await.expect("task").expect("its answer");
     }
     assert_eq!(add(&mut client, [session(4)]).await.error_status, 0);
+}
+
+/// As C++ and Go clients send sessions: each in a DATA frame of its own, as many as flow control allows; over one connection
+/// for all threads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn sessions_may_come_one_to_a_frame_and_by_many_streams() {
+    const SESSIONS: u32 = 5_000;
+    for calls in [1, 8] {
+        let gateway = Setup { capacity: 50_000, ..Default::default() }.start().await;
+        let path = gateway.dir.path().join("control.sock");
+        let mut stream = tokio::net::UnixStream::connect(path).await.expect("connection");
+        stream.write_all(&http2::preface()).await.expect("sent");
+        assert_ne!(stream.read(&mut [0; 1024]).await.expect("the server's settings"), 0);
+        let mut bytes = http2::acknowledgment();
+        for call in 0..calls {
+            bytes.extend(http2::call(call, "/openoffload.v2.SessionTable/AddSession"));
+        }
+        for n in 0..SESSIONS {
+            for call in 0..calls {
+                bytes.extend(http2::message(call, &session(1 + n * calls + call), n + 1 == SESSIONS));
+            }
+        }
+        stream.write_all(&bytes).await.expect("the connection stays");
+        for _ in 0..1000 {
+            if gateway.handles.table.stats().active == u64::from(SESSIONS * calls) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(gateway.handles.table.stats().active, u64::from(SESSIONS * calls), "{calls} streams");
+    }
 }
 
 #[tokio::test]

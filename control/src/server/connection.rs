@@ -5,7 +5,7 @@ use super::call_rate::Bucket;
 use super::identity::Identity;
 use super::paging::Pages;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -19,6 +19,12 @@ use tonic::transport::server::Connected;
 
 /// Length of the client's connection preface (RFC 9113 section 3.4), which it sends unasked.
 const PREFACE: usize = 24;
+
+/// Bytes read between two turns of the calls. A stream of new sessions handles more in its turn ([`CONNECTION_WINDOW`] says what
+/// happens to one that is left behind).
+///
+/// [`CONNECTION_WINDOW`]: super::CONNECTION_WINDOW
+const TURN: usize = 8 << 10;
 
 /// What calls know of the connection they came on.
 #[derive(Clone, Default)]
@@ -74,6 +80,8 @@ pub(crate) struct Connection {
     peer: Peer,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
     preface: Option<Preface>,
+    /// Bytes in this turn.
+    read: usize,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -94,6 +102,7 @@ impl Connection {
             transport,
             killed: Box::pin(kill.cancelled_owned()),
             preface: Some(Preface { missing: PREFACE, deadline: Box::pin(tokio::time::sleep(handshake)) }),
+            read: 0,
             _slot: slot,
         }
     }
@@ -113,12 +122,19 @@ impl AsyncRead for Connection {
         if this.killed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
+        if this.read >= TURN {
+            this.read = 0;
+            // It wakes this task when the others have run.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let read = match &mut this.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         };
+        this.read += buf.filled().len() - before;
         let Some(preface) = &mut this.preface else { return read };
         if read.is_pending() {
             ready!(preface.deadline.as_mut().poll(cx));

@@ -271,9 +271,12 @@ const MAX_V2_REQUEST: usize = 64 << 10;
 const MAX_V1_REQUEST: usize = 4 << 20;
 /// What clients take by default.
 const MAX_RESPONSE: usize = 4 << 20;
-/// HTTP/2 flow control windows: what a call, and a connection, may have on the way.
+/// HTTP/2 flow control window of a call: what it may have on the way.
 const CALL_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
+/// That of a connection. h2 takes half of it as budget for small DATA frames that wait, each at 256 bytes less its own, and ends
+/// the connection beyond. C++ and Go clients send each session in a frame of its own, of 30 bytes and more, and a call's window
+/// full of those is 2 MB: so one call never ends it.
+const CONNECTION_WINDOW: u32 = 4 << 20;
 
 async fn serve(incoming: mpsc::Receiver<io::Result<Connection>>, shared: Arc<Shared>) {
     let (limits, stop) = (shared.limits, shared.stop.clone());

@@ -1,6 +1,7 @@
 //! A real server over a real table, on a unix socket unless told otherwise.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod http2;
 pub mod pki;
 pub mod vnf;
 
