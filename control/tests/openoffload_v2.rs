@@ -4,7 +4,7 @@ mod common;
 
 use common::{Gateway, Setup, add, drain, ids, session};
 use conntrack::TcpFlags;
-use control::Limits;
+use control::{Handles, Housekeeper, Limits};
 use proto::openoffload::v2::{
     self, ActionParameters, AddSessionStatus, RequestStatus, SessionCloseCode, SessionRequest,
     SessionRequestArgs, SessionState,
@@ -239,30 +239,49 @@ async fn closed_sessions_are_drained_once() {
     assert!(drain(&mut client).await.is_empty());
 }
 
+/// What a client reads at each FIN, whoever sends the first, and at RST; and what it drains when the session is gone.
 #[tokio::test]
-async fn one_fin_reads_as_closing() {
-    let gateway = Gateway::start().await;
+async fn a_session_reads_as_closing_until_it_is_closed() {
+    use SessionState::{Closed, Closing1, Closing2, Established};
+    const FIN: u8 = TcpFlags::FIN | TcpFlags::ACK;
+    let mut gateway = Setup { housekeeping: false, ..Default::default() }.start().await;
     let mut client = gateway.v2().await;
-    add(&mut client, [session(1)]).await;
-    let request = session(1);
+    add(&mut client, (1..=3).map(session)).await;
     let mut reader = gateway.handles.table.reader().expect("reader");
-    let key = conntrack::FlowKeyV4::new(
-        conntrack::LifIndex(0),
-        6,
-        request.source_ip.to_le_bytes().into(),
-        40_000,
-        request.destination_ip.to_le_bytes().into(),
-        443,
-    );
-    let now = gateway.handles.clock.now();
-    let burst = reader.enter();
-    let mut flows = [None];
-    burst.lookup_v4(&[key], now, &mut flows);
-    flows[0].expect("flow").observe(TcpFlags(TcpFlags::FIN | TcpFlags::ACK), now);
-    drop(burst);
-    let closing = client.get_session(id(1)).await.expect("call").into_inner();
-    assert_eq!(closing.session_state(), SessionState::Closing1);
-    assert_eq!(closing.session_close_code(), SessionCloseCode::NotClosed);
+    let steps = [
+        (1, false, TcpFlags::ACK, Established),
+        (1, false, FIN, Closing1),
+        (1, false, FIN, Closing1),
+        (1, true, TcpFlags::ACK, Closing1),
+        (1, true, FIN, Closing2),
+        (2, true, FIN, Closing1),
+        (2, false, FIN, Closing2),
+        (3, false, FIN, Closing1),
+        (3, true, TcpFlags::RST, Closing2),
+    ];
+    for (n, reverse, flags, state) in steps {
+        gateway.observe(&mut reader, n, reverse, flags);
+        let read = client.get_session(id(n.into())).await.expect("call").into_inner();
+        assert_eq!((read.session_id, read.session_state()), (n.into(), state));
+        assert_eq!(read.session_close_code(), SessionCloseCode::NotClosed);
+        assert!(read.end_time.is_none());
+    }
+    let args = SessionRequestArgs::default();
+    let all = client.get_all_sessions(args).await.expect("call").into_inner().session_info;
+    assert_eq!(all.iter().map(|session| session.session_state()).collect::<Vec<_>>(), [Closing2; 3]);
+
+    let Handles { table, clock, closed, .. } = gateway.handles.clone();
+    gateway.housekeeper = Some(Housekeeper::start(table, clock, closed).expect("thread"));
+    gateway.closed(3).await;
+    let gone = client.get_session(id(1)).await.expect("call").into_inner();
+    assert_eq!(gone.request_status(), RequestStatus::RejectedSessionNonexistent);
+    let mut records = drain(&mut client).await;
+    records.sort_by_key(|record| record.session_id);
+    let codes = [SessionCloseCode::Finack, SessionCloseCode::Finack, SessionCloseCode::Rst];
+    for (record, code) in records.iter().zip(codes) {
+        assert_eq!((record.session_state(), record.session_close_code()), (Closed, code));
+    }
+    assert_eq!(records.len(), 3);
 }
 
 #[tokio::test]

@@ -110,20 +110,21 @@ impl Gateway {
         GatewayClient::new(self.channel().await)
     }
 
-    /// A worker that forwards `packets` of 100 bytes of the session [`session`] made from `n`, and sees `flags` each way.
-    pub fn traffic(&self, reader: &mut Reader, n: u32, packets: u32, flags: &[TcpFlags]) {
-        let request = session(n);
-        let ip = |native: u32| Ipv4Addr::from(native.to_le_bytes());
-        let (source, destination) = (ip(request.source_ip), ip(request.destination_ip));
-        let (sport, dport) = (request.source_port as u16, request.destination_port as u16);
-        let keys = [
-            FlowKeyV4::new(LifIndex(0), 6, source, sport, destination, dport),
-            FlowKeyV4::new(LifIndex(1), 6, destination, dport, source, sport),
-        ];
+    /// A worker that sees `flags` of the session [`session`] made from `n`, in its own direction or in the other.
+    pub fn observe(&self, reader: &mut Reader, n: u32, reverse: bool, flags: u8) {
         let now = self.handles.clock.now();
         let burst = reader.enter();
         let mut flows = [None; 2];
-        burst.lookup_v4(&keys, now, &mut flows);
+        burst.lookup_v4(&keys(n), now, &mut flows);
+        flows[usize::from(reverse)].expect("session is there").observe(TcpFlags(flags), now);
+    }
+
+    /// A worker that forwards `packets` of 100 bytes of the session [`session`] made from `n`, and sees `flags` each way.
+    pub fn traffic(&self, reader: &mut Reader, n: u32, packets: u32, flags: &[TcpFlags]) {
+        let now = self.handles.clock.now();
+        let burst = reader.enter();
+        let mut flows = [None; 2];
+        burst.lookup_v4(&keys(n), now, &mut flows);
         for flow in flows.into_iter().map(|flow| flow.expect("session is there")) {
             (0..packets).for_each(|_| flow.count(now, 100));
             flags.iter().for_each(|&flags| flow.observe(flags, now));
@@ -230,6 +231,18 @@ pub fn session(n: u32) -> v2::SessionRequest {
         }),
         ..Default::default()
     }
+}
+
+/// What the packets of [`session`] are found by: there and back.
+fn keys(n: u32) -> [FlowKeyV4; 2] {
+    let request = session(n);
+    let ip = |native: u32| Ipv4Addr::from(native.to_le_bytes());
+    let (source, destination) = (ip(request.source_ip), ip(request.destination_ip));
+    let (sport, dport) = (request.source_port as u16, request.destination_port as u16);
+    [
+        FlowKeyV4::new(LifIndex(0), 6, source, sport, destination, dport),
+        FlowKeyV4::new(LifIndex(1), 6, destination, dport, source, sport),
+    ]
 }
 
 pub async fn add(
