@@ -251,7 +251,7 @@ impl SessionTable {
 
     /// Installs both flows of a session, or neither.
     pub fn insert(&self, spec: &SessionSpec, now: Timestamp) -> Result<(), InsertError> {
-        self.insert_planned(spec, now)
+        self.insert_one(spec, now)
     }
 
     /// Installs several sessions, each as [`Self::insert`] would; `results[i]` is that of `specs[i]`. Faster than one by

@@ -1,8 +1,9 @@
 //! Insert and remove, under the writers' lock. Readers go on meanwhile.
 
 use super::ended::Taken;
-use super::entry::Entry;
-use super::index::Search;
+use super::entry::{Entry, EntryV4, EntryV6};
+use super::hash::Hasher;
+use super::index::{Index, Search};
 use super::l2::Users;
 use super::memory::prefetch;
 use super::record::{CARRIED, COLLECTOR_V4, NIL, Origin, Phase, Record, State, V6};
@@ -13,6 +14,7 @@ use crate::plan::{Flows, Half, Plan, plan, protocol};
 use crate::rewrite::{L2Index, RewriteFlags};
 use crate::session::{Action, SessionId, SessionSpec};
 use crate::sync::Ordering::Relaxed;
+use arrayvec::ArrayVec;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
@@ -120,11 +122,19 @@ impl Writer {
     }
 }
 
+/// A session on its way in, and the hashes that its id and its flows are found by.
+struct Coming<'s> {
+    spec: &'s SessionSpec,
+    plan: Result<Plan, &'static str>,
+    id_hash: u64,
+    flow_hashes: [u64; 2],
+}
+
 impl SessionTable {
-    pub(super) fn insert_planned(&self, spec: &SessionSpec, now: Timestamp) -> Result<(), InsertError> {
-        let plan = plan(spec);
-        let mut writer = self.write();
-        self.insert_locked(&mut writer, spec, &plan, now)
+    pub(super) fn insert_one(&self, spec: &SessionSpec, now: Timestamp) -> Result<(), InsertError> {
+        let coming = self.coming(spec);
+        self.prefetch(&coming);
+        self.insert_locked(&mut self.write(), &coming, now)
     }
 
     pub(super) fn insert_all(
@@ -135,48 +145,52 @@ impl SessionTable {
     ) {
         const AHEAD: usize = 16;
         for specs in specs.chunks(AHEAD) {
-            let plans: [_; AHEAD] = std::array::from_fn(|i| specs.get(i).map(|spec| (spec, plan(spec))));
-            for (spec, plan) in plans.iter().flatten() {
-                self.prefetch(spec, plan);
-            }
+            let coming: ArrayVec<Coming, AHEAD> = specs.iter().map(|spec| self.coming(spec)).collect();
+            coming.iter().for_each(|coming| self.prefetch(coming));
             let mut writer = self.write();
-            for (spec, plan) in plans.iter().flatten() {
-                results.push(self.insert_locked(&mut writer, spec, plan, now));
-            }
+            results.extend(coming.iter().map(|coming| self.insert_locked(&mut writer, coming, now)));
         }
     }
 
-    fn prefetch(&self, spec: &SessionSpec, plan: &Result<Plan, &'static str>) {
-        let id = self.ids.first(self.hasher.hash_1(spec.id.0));
-        // What is new is looked for in both its buckets.
-        self.ids.buckets().prefetch(id);
-        self.ids.buckets().prefetch(self.ids.other(id));
-        match plan {
-            Ok(Plan::V4(flows)) => self.prefetch_flows(&self.v4, flows),
-            Ok(Plan::V6(flows)) => self.prefetch_flows(&self.v6, flows),
-            Err(_) => {}
+    fn coming<'s>(&self, spec: &'s SessionSpec) -> Coming<'s> {
+        fn hashes<E: Entry>(hasher: &Hasher, flows: &Flows<E::Key, E::Address>) -> [u64; 2] {
+            flows.each_ref().map(|half| E::hash(hasher, &half.key))
         }
+        let plan = plan(spec);
+        let flow_hashes = match &plan {
+            Ok(Plan::V4(flows)) => hashes::<EntryV4>(&self.hasher, flows),
+            Ok(Plan::V6(flows)) => hashes::<EntryV6>(&self.hasher, flows),
+            Err(_) => [0; 2],
+        };
+        Coming { spec, plan, id_hash: self.hasher.hash_1(spec.id.0), flow_hashes }
     }
 
-    fn prefetch_flows<E: Entry>(&self, family: &Family<E>, flows: &Flows<E::Key, E::Address>) {
-        for half in flows {
-            let place = family.index.first(E::hash(&self.hasher, &half.key));
-            family.index.buckets().prefetch(place);
-            family.index.buckets().prefetch(family.index.other(place));
-        }
+    /// What is new is looked for in both places of its id and of each flow.
+    fn prefetch(&self, coming: &Coming<'_>) {
+        let ask = |index: &Index, hash: u64| {
+            let place = index.first(hash);
+            index.buckets().prefetch(place);
+            index.buckets().prefetch(index.other(place));
+        };
+        ask(&self.ids, coming.id_hash);
+        let index = match coming.plan {
+            Ok(Plan::V4(_)) => &self.v4.index,
+            Ok(Plan::V6(_)) => &self.v6.index,
+            Err(_) => return,
+        };
+        coming.flow_hashes.into_iter().for_each(|hash| ask(index, hash));
     }
 
     fn insert_locked(
         &self,
         writer: &mut Writer,
-        spec: &SessionSpec,
-        plan: &Result<Plan, &'static str>,
+        coming: &Coming<'_>,
         now: Timestamp,
     ) -> Result<(), InsertError> {
         writer.now = writer.now.max(now);
-        let result = match plan {
-            Ok(Plan::V4(flows)) => self.install(writer, &self.v4, 0, spec, flows, now),
-            Ok(Plan::V6(flows)) => self.install(writer, &self.v6, V6, spec, flows, now),
+        let result = match &coming.plan {
+            Ok(Plan::V4(flows)) => self.install(writer, &self.v4, 0, coming, flows, now),
+            Ok(Plan::V6(flows)) => self.install(writer, &self.v6, V6, coming, flows, now),
             Err(reason) => Err(InsertError::Invalid(reason)),
         };
         match result {
@@ -191,13 +205,10 @@ impl SessionTable {
         writer: &mut Writer,
         family: &Family<E>,
         family_flag: u32,
-        spec: &SessionSpec,
+        &Coming { spec, id_hash, flow_hashes: [forward, reverse], .. }: &Coming<'_>,
         flows: &Flows<E::Key, E::Address>,
         now: Timestamp,
     ) -> Result<(), InsertError> {
-        let id_hash = self.hasher.hash_1(spec.id.0);
-        let [forward, reverse] = flows.each_ref().map(|half| E::hash(&self.hasher, &half.key));
-        self.prefetch_flows(family, flows);
         if let (Some(record), Some((first, second))) =
             (self.records.get(writer.free as usize), family.pair(writer.free))
         {
