@@ -3,8 +3,8 @@
 //! Three levels of 4096 lists; a list of level 0 is for one millisecond, of each further level for 4096 times as long: a
 //! session that lives for less than four hours is looked at once before its last millisecond. Packets do not touch the
 //! wheel: when a session's time comes, whoever drives the wheel looks at when it was last used, and puts it back if that
-//! was since. A list has lanes, each doubly linked through the records, so that memory is waited for once for a record of each. Empty
-//! lists are skipped by bitmaps.
+//! was since. Lists are of lanes, each doubly linked through the records: the next record is known for as many as there are
+//! lanes, and memory is waited for once for all of them. Empty lists are skipped by bitmaps.
 
 use super::memory::prefetch;
 use super::record::{NIL, Record};
@@ -15,6 +15,7 @@ const LEVELS: usize = 3;
 /// Binary digits of a level's number of lists.
 const BITS: usize = 12;
 const LISTS: usize = 1 << BITS;
+/// Of a list; a slot's lane follows from its number.
 const LANES: usize = 8;
 /// Marks in `prev` that a slot is first of the lane whose number follows.
 const HEAD: u32 = 1 << 31;
@@ -100,7 +101,8 @@ impl Wheel {
         }
     }
 
-    /// Takes out slots whose time has come by `now`, `limit` at most, all of one time, which [`Self::now`] then is. None if there are none.
+    /// Takes out slots whose time has come by `now`, `limit` (at least 1) at most, all of one time, which [`Self::now`] then is.
+    /// Empty when there are none.
     pub fn due(&mut self, records: &[Record], now: u64, limit: usize) -> ArrayVec<u32, BATCH> {
         loop {
             for level in 0..LEVELS {
