@@ -93,7 +93,7 @@ fn frame(pool: &Mempool, bytes: &[u8]) -> Result<Frame> {
 struct Discard<'p>(&'p Mempool);
 
 impl Io<Frame> for Discard<'_> {
-    fn transmit(&mut self, _port: PortIndex, packets: &mut Burst<Frame>) {
+    fn transmit<const N: usize>(&mut self, _port: PortIndex, packets: &mut ArrayVec<Frame, N>) {
         packets.clear();
     }
 
@@ -110,7 +110,7 @@ impl Io<Frame> for Discard<'_> {
 struct Blocked<'p>(Discard<'p>);
 
 impl Io<Frame> for Blocked<'_> {
-    fn transmit(&mut self, _port: PortIndex, _packets: &mut Burst<Frame>) {}
+    fn transmit<const N: usize>(&mut self, _port: PortIndex, _packets: &mut ArrayVec<Frame, N>) {}
 
     fn allocate(&mut self) -> Option<Frame> {
         self.0.allocate()

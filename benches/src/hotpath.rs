@@ -73,7 +73,7 @@ pub struct Collect<'p> {
 }
 
 impl Io<Frame> for Collect<'_> {
-    fn transmit(&mut self, _port: PortIndex, packets: &mut Burst<Frame>) {
+    fn transmit<const N: usize>(&mut self, _port: PortIndex, packets: &mut ArrayVec<Frame, N>) {
         let room = self.sent.remaining_capacity().min(packets.len());
         self.sent.extend(packets.drain(..room));
     }

@@ -49,8 +49,8 @@ struct RingIo {
 }
 
 impl Io<Frame> for RingIo {
-    fn transmit(&mut self, _port: PortIndex, packets: &mut Burst<Frame>) {
-        let mut mbufs: ArrayVec<Mbuf, BURST> = packets.drain(..).map(Frame::into_mbuf).collect();
+    fn transmit<const N: usize>(&mut self, _port: PortIndex, packets: &mut ArrayVec<Frame, N>) {
+        let mut mbufs: ArrayVec<Mbuf, N> = packets.drain(..).map(Frame::into_mbuf).collect();
         self.out.enqueue_burst(&mut mbufs);
         packets.extend(mbufs.into_iter().map(|mbuf| Frame::new(mbuf, ())));
     }

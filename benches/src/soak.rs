@@ -250,7 +250,7 @@ impl Disturbed {
 struct Sink(Mempool);
 
 impl Io<Frame> for Sink {
-    fn transmit(&mut self, _port: PortIndex, packets: &mut Burst<Frame>) {
+    fn transmit<const N: usize>(&mut self, _port: PortIndex, packets: &mut ArrayVec<Frame, N>) {
         packets.clear();
     }
 

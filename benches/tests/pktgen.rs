@@ -59,7 +59,7 @@ struct Sink {
 }
 
 impl Io<Frame> for Sink {
-    fn transmit(&mut self, port: PortIndex, packets: &mut Burst<Frame>) {
+    fn transmit<const N: usize>(&mut self, port: PortIndex, packets: &mut ArrayVec<Frame, N>) {
         if port != UPLINK {
             // Announcements are trapped, and there is nobody behind the trap port.
             packets.clear();

@@ -8,6 +8,7 @@ pub use output::{Discard, OutputError};
 use crate::capture::Frames;
 use crate::config::Sessions;
 use crate::frame::Frame;
+use arrayvec::ArrayVec;
 use conntrack::{Closed, InsertError, SessionSpec, SessionTable, TableConfig, TableStats, Timestamp};
 use dpdk::{Eal, EalOptions, Mbuf, Mempool, PoolOptions};
 use pipeline::{BURST, Burst, Io, Pipeline, PortIndex, Snapshot, Worker};
@@ -280,7 +281,7 @@ struct Capture {
 }
 
 impl Io<Frame<u64>> for Capture {
-    fn transmit(&mut self, port: PortIndex, packets: &mut Burst<Frame<u64>>) {
+    fn transmit<const N: usize>(&mut self, port: PortIndex, packets: &mut ArrayVec<Frame<u64>, N>) {
         match self.sent.get_mut(usize::from(port.0)) {
             Some(sent) => sent.extend(packets.drain(..)),
             None => packets.clear(),

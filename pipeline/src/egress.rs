@@ -4,8 +4,9 @@
 use crate::PortIndex;
 use crate::batch::{Metas, Next};
 use crate::counters::Other;
-use crate::packet::{Burst, Io, Packet};
+use crate::packet::{Burst, Io, PORT_BURST, Packet};
 use crate::worker::{Context, Due};
+use arrayvec::ArrayVec;
 
 /// Empties the burst.
 #[inline(never)]
@@ -16,7 +17,7 @@ pub fn run<P: Packet>(
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
     if let Some(port) = common_port(packets, metas) {
-        return out.outbox.send_all(cx, port, packets, out.io);
+        return out.send_all(cx, port, packets);
     }
     for (packet, meta) in packets.drain(..).zip(metas) {
         match meta.next {
@@ -40,6 +41,8 @@ pub struct Out<'a, P, I> {
     pub(crate) outbox: &'a mut Outbox<P>,
     pub(crate) io: &'a mut I,
     pub(crate) due: &'a mut Due,
+    /// Another burst follows at once.
+    pub(crate) more: bool,
 }
 
 impl<P: Packet, I: Io<P>> Out<'_, P, I> {
@@ -49,6 +52,12 @@ impl<P: Packet, I: Io<P>> Out<'_, P, I> {
         self.outbox.send(cx, port, packet, self.io);
     }
 
+    /// Sends a whole burst on `port`, behind what waits for it.
+    #[inline]
+    fn send_all(&mut self, cx: &Context<'_>, port: PortIndex, packets: &mut Burst<P>) {
+        self.outbox.send_all(cx, port, packets, self.more, self.io);
+    }
+
     /// Hands everything to the ports.
     #[inline]
     pub fn flush(&mut self, cx: &Context<'_>) {
@@ -56,7 +65,7 @@ impl<P: Packet, I: Io<P>> Out<'_, P, I> {
     }
 }
 
-/// What waits for each port's queue, until the end of the burst.
+/// What waits for each port's queue, until the end of the burst or of those that were received with it.
 #[derive(Debug)]
 pub struct Outbox<P> {
     ports: Box<[Waiting<P>]>,
@@ -64,14 +73,14 @@ pub struct Outbox<P> {
 
 #[derive(Debug)]
 struct Waiting<P> {
-    packets: Burst<P>,
+    packets: ArrayVec<P, PORT_BURST>,
     bytes: u64,
 }
 
 impl<P: Packet> Outbox<P> {
     /// Of that many ports.
     pub fn new(ports: usize) -> Self {
-        Self { ports: (0..ports).map(|_| Waiting { packets: Burst::new(), bytes: 0 }).collect() }
+        Self { ports: (0..ports).map(|_| Waiting { packets: ArrayVec::new(), bytes: 0 }).collect() }
     }
 
     #[inline]
@@ -85,15 +94,26 @@ impl<P: Packet> Outbox<P> {
         let _ = waiting.packets.try_push(packet);
     }
 
-    /// Hands a whole burst to the port, after what waits for it.
+    /// The last burst is handed over as it is, if nothing waits.
     #[inline]
-    fn send_all(&mut self, cx: &Context<'_>, port: PortIndex, packets: &mut Burst<P>, io: &mut impl Io<P>) {
+    fn send_all(
+        &mut self,
+        cx: &Context<'_>,
+        port: PortIndex,
+        packets: &mut Burst<P>,
+        more: bool,
+        io: &mut impl Io<P>,
+    ) {
         let Some(waiting) = self.ports.get_mut(usize::from(port.0)) else { return packets.clear() };
-        if !waiting.packets.is_empty() {
+        let bytes: u64 = packets.iter().map(|packet| packet.total_len() as u64).sum();
+        if !more && waiting.packets.is_empty() {
+            return hand_over(cx, port, packets, bytes, io);
+        }
+        if waiting.packets.remaining_capacity() < packets.len() {
             waiting.flush(cx, port, io);
         }
-        let bytes = packets.iter().map(|packet| packet.total_len() as u64).sum();
-        hand_over(cx, port, packets, bytes, io);
+        waiting.bytes += bytes;
+        waiting.packets.extend(packets.drain(..));
     }
 
     #[inline]
@@ -116,10 +136,10 @@ impl<P: Packet> Waiting<P> {
 
 /// Gives packets of `bytes` together to the port's queue; drops and counts what it does not take.
 #[inline]
-fn hand_over<P: Packet>(
+fn hand_over<P: Packet, const N: usize>(
     cx: &Context<'_>,
     port: PortIndex,
-    packets: &mut Burst<P>,
+    packets: &mut ArrayVec<P, N>,
     bytes: u64,
     io: &mut impl Io<P>,
 ) {

@@ -43,6 +43,6 @@ pub mod testing;
 mod fuzz;
 
 pub use config::{Config, ConfigError, Encapsulation, Lif, PortIndex, TrapLimits};
-pub use packet::{BURST, Burst, Io, Packet};
+pub use packet::{BURST, Burst, Io, PORT_BURST, Packet};
 pub use stats::Snapshot;
 pub use worker::{Pipeline, Probe, Worker};

@@ -9,6 +9,10 @@ pub const BURST: usize = 32;
 /// A burst of packets.
 pub type Burst<P> = ArrayVec<P, BURST>;
 
+/// Most packets taken from a port, or handed to one, at once: what a driver does once for all of them (its rings' indices, which
+/// the other side writes too) is then for few. They pass the stages in bursts.
+pub const PORT_BURST: usize = 4 * BURST;
+
 /// A packet in one or more segments. The pipeline looks at and changes headers in the first segment only.
 pub trait Packet: Sized {
     /// The first segment.
@@ -51,8 +55,9 @@ pub trait Packet: Sized {
 
 /// The ports and the buffer pool of one worker.
 pub trait Io<P> {
-    /// Hands packets to `port`'s queue of this worker, from the front; what the queue does not take stays.
-    fn transmit(&mut self, port: PortIndex, packets: &mut Burst<P>);
+    /// Hands packets, at most [`PORT_BURST`], to `port`'s queue of this worker, from the front; what the queue does not take
+    /// stays.
+    fn transmit<const N: usize>(&mut self, port: PortIndex, packets: &mut ArrayVec<P, N>);
     /// An empty packet with headroom; None when the pool is exhausted.
     fn allocate(&mut self) -> Option<P>;
     /// A packet with the same bytes. The first `headers` of them may be changed in both, and others put before them; the

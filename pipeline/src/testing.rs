@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::PortIndex;
-use crate::packet::{Burst, Io, Packet};
+use crate::packet::{Io, Packet};
+use arrayvec::ArrayVec;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -133,6 +134,8 @@ impl Packet for Buffer {
 pub struct Ports {
     /// Frames by port.
     pub sent: Vec<Vec<Vec<u8>>>,
+    /// How often each port was handed packets.
+    pub handed: Vec<usize>,
     /// How many packets each port still takes.
     pub room: Vec<usize>,
     /// Where copies and own packets come from.
@@ -142,7 +145,7 @@ pub struct Ports {
 impl Ports {
     /// Ports without limits.
     pub fn new(count: usize, pool: Pool) -> Self {
-        Self { sent: vec![Vec::new(); count], room: vec![usize::MAX; count], pool }
+        Self { sent: vec![Vec::new(); count], handed: vec![0; count], room: vec![usize::MAX; count], pool }
     }
 
     /// What was sent on `port` since the last call.
@@ -152,8 +155,9 @@ impl Ports {
 }
 
 impl Io<Buffer> for Ports {
-    fn transmit(&mut self, port: PortIndex, packets: &mut Burst<Buffer>) {
+    fn transmit<const N: usize>(&mut self, port: PortIndex, packets: &mut ArrayVec<Buffer, N>) {
         let port = usize::from(port.0);
+        self.handed[port] += 1;
         let taken = packets.len().min(self.room[port]);
         self.room[port] -= if self.room[port] == usize::MAX { 0 } else { taken };
         self.sent[port].extend(packets.drain(..taken).map(|packet| packet.bytes()));

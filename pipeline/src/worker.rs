@@ -226,6 +226,22 @@ impl<P: Packet> Worker<P> {
         self.process_watched(port, packets, now, io, &mut ());
     }
 
+    /// [`Self::process`] for more than a burst: one after the other, and ports get what leaves of all together.
+    #[inline]
+    pub fn process_all(
+        &mut self,
+        port: PortIndex,
+        mut packets: impl ExactSizeIterator<Item = P>,
+        now: u64,
+        io: &mut impl Io<P>,
+    ) {
+        let mut burst = Burst::new();
+        while packets.len() > 0 {
+            burst.extend(packets.by_ref().take(BURST));
+            self.run(port, &mut burst, now, io, packets.len() > 0, &mut ());
+        }
+    }
+
     /// [`Self::process`] under the eyes of `probe`.
     #[inline]
     pub fn process_watched(
@@ -234,6 +250,20 @@ impl<P: Packet> Worker<P> {
         packets: &mut Burst<P>,
         now: u64,
         io: &mut impl Io<P>,
+        probe: &mut impl Probe,
+    ) {
+        self.run(port, packets, now, io, false, probe);
+    }
+
+    /// One burst through the stages; if `more` follow at once, what leaves may wait for what leaves of them.
+    #[inline(always)]
+    fn run(
+        &mut self,
+        port: PortIndex,
+        packets: &mut Burst<P>,
+        now: u64,
+        io: &mut impl Io<P>,
+        more: bool,
         probe: &mut impl Probe,
     ) {
         let Self { shared, index, reader, metas, keys, adjacencies, outbox, due, .. } = self;
@@ -260,7 +290,7 @@ impl<P: Packet> Worker<P> {
         let burst = &reader.enter();
         classify::run(burst, packets, metas, keys);
         probe.passed("classify");
-        let out = &mut Out { outbox, io, due };
+        let out = &mut Out { outbox, io, due, more };
         let all_forwarded = lookup::run(cx, burst, packets, metas, keys, out);
         probe.passed("lookup");
         if !all_forwarded {
@@ -273,7 +303,9 @@ impl<P: Packet> Worker<P> {
         probe.passed("egress");
         solicit::run(cx, out);
         probe.passed("solicit");
-        out.flush(cx);
+        if !more {
+            out.flush(cx);
+        }
         probe.passed("flush");
     }
 
@@ -303,7 +335,7 @@ impl<P: Packet> Worker<P> {
         *cursor = shared.neighbors.maintain(*cursor, NEIGHBORS_PER_TICK, cx.now_ms, |index| {
             let _ = due.try_push(index);
         });
-        let out = &mut Out { outbox, io, due };
+        let out = &mut Out { outbox, io, due, more: false };
         solicit::run(cx, out);
         out.flush(cx);
     }

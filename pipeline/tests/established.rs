@@ -307,6 +307,58 @@ fn a_port_that_takes_nothing_costs_only_its_own() {
 }
 
 #[test]
+fn what_came_together_is_handed_over_together() {
+    let (original, translated) = udp();
+    let mut gateway = Gateway::new();
+    gateway.install(&routed(7, 17, original, translated));
+    let received = |n: u16| vlan(100, &frame((CLIENT_MAC, GATEWAY_RED), 17, &original, 64, &n.to_be_bytes()));
+    let bodies = |sent: Vec<Vec<u8>>| -> Vec<u16> {
+        let body = |frame: &Vec<u8>| u16::from_be_bytes(*unwrap(&untag(2, frame)).1.last_chunk().unwrap());
+        sent.iter().map(body).collect()
+    };
+    for (count, handed) in [(1, 1), (32, 1), (33, 1), (128, 1), (129, 2), (300, 3)] {
+        gateway.io.handed = vec![0; 3];
+        let frames: Vec<_> = (0..count).map(received).collect();
+        gateway.receive_together(UPLINK, &frames);
+        assert_eq!(bodies(gateway.io.take(UPLINK)), (0..count).collect::<Vec<_>>());
+        assert_eq!(gateway.io.handed[usize::from(UPLINK)], handed, "{count} packets");
+    }
+}
+
+#[test]
+fn what_leaves_by_two_ports_stays_in_order() {
+    let (original, translated) = udp();
+    let mut gateway = Gateway::new();
+    gateway.install(&routed(7, 17, original, translated));
+    let known = |n: u8| vlan(100, &frame((CLIENT_MAC, GATEWAY_RED), 17, &original, 64, &[n]));
+    let new = tuple("10.1.0.6:40000", "198.51.100.10:53");
+    let trapped = |n: u8| vlan(100, &frame((CLIENT_MAC, GATEWAY_RED), 17, &new, 64, &[n]));
+    // Bursts of one kind, and bursts of both.
+    let frames: Vec<_> = (0..120).map(|n| if n < 40 || n % 3 > 0 { known(n) } else { trapped(n) }).collect();
+    gateway.receive_together(UPLINK, &frames);
+    for (port, count) in [(UPLINK, 94), (KERNEL, 26)] {
+        let last: Vec<_> = gateway.io.take(port).iter().map(|frame| *frame.last().unwrap()).collect();
+        assert!(last.is_sorted(), "port {port}: {last:?}");
+        assert_eq!((last.len(), gateway.io.handed[usize::from(port)]), (count, 1), "port {port}");
+    }
+}
+
+#[test]
+fn a_port_that_takes_a_part_of_what_came_together() {
+    let (original, translated) = udp();
+    let mut gateway = Gateway::new();
+    gateway.install(&routed(7, 17, original, translated));
+    gateway.io.room[usize::from(UPLINK)] = 140;
+    let sent = vlan(100, &frame((CLIENT_MAC, GATEWAY_RED), 17, &original, 64, b"x"));
+    gateway.receive_together(UPLINK, &vec![sent; 200]);
+    let port = gateway.snapshot().ports[usize::from(UPLINK)];
+    assert_eq!((port.tx_packets, port.tx_dropped), (140, 60));
+    let sent: usize = gateway.io.take(UPLINK).iter().map(Vec::len).sum();
+    assert_eq!(port.tx_bytes, sent as u64);
+    assert_eq!(gateway.pool.live(), 0);
+}
+
+#[test]
 fn collectors_get_copies() {
     use conntrack::{Action, SessionSpec};
     let (original, translated) = udp();

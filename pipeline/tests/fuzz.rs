@@ -5,7 +5,6 @@ mod common;
 use bolero::check;
 use bolero::generator::TypeGenerator;
 use common::*;
-use pipeline::BURST;
 
 const SESSIONS: [(u8, &str, &str, &str, &str); 7] = [
     (6, "10.1.0.5:40000", "198.51.100.10:443", "203.0.113.1:61000", "198.51.100.10:443"),
@@ -144,8 +143,8 @@ fn mutated_frames() {
     type Input = Vec<(u8, Vec<Change>, Option<u8>, u16)>;
     check!().with_type::<Input>().for_each(|frames| {
         for port in [UPLINK, KERNEL, ACCESS] {
-            let mut burst = pipeline::Burst::new();
-            for (seed, changes, cut, pause) in frames.iter().take(BURST) {
+            let mut packets = Vec::new();
+            for (seed, changes, cut, pause) in frames {
                 let (own_port, bytes) = &seeds[usize::from(*seed) % seeds.len()];
                 if *own_port != port {
                     continue;
@@ -153,11 +152,11 @@ fn mutated_frames() {
                 let mut bytes = bytes.clone();
                 changes.iter().take(6).for_each(|c| change(&mut bytes, c));
                 let cut = cut.map_or(bytes.len(), usize::from).min(bytes.len());
-                burst.push(gateway.pool.segments(&[&bytes[..cut], &bytes[cut..]]));
+                packets.push(gateway.pool.segments(&[&bytes[..cut], &bytes[cut..]]));
                 gateway.now += u64::from(*pause) * 1000;
             }
             gateway.io.room[usize::from(port)] = if frames.len() % 5 == 0 { 3 } else { usize::MAX };
-            gateway.process(port, burst);
+            gateway.process_all(port, packets);
             gateway.tick();
             gateway.io.sent.iter_mut().for_each(Vec::clear);
         }

@@ -4,7 +4,7 @@ use crate::frame::Frame;
 use arrayvec::ArrayVec;
 use control::Clock;
 use dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
-use pipeline::{BURST, Burst, PortIndex, Worker};
+use pipeline::{PORT_BURST, PortIndex, Worker};
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,8 +23,7 @@ pub(super) fn poll(
     idle: Duration,
     stop: &AtomicBool,
 ) {
-    let mut mbufs = ArrayVec::<Mbuf, BURST>::new();
-    let mut packets = Burst::<Frame>::new();
+    let mut mbufs = ArrayVec::<Mbuf, PORT_BURST>::new();
     let (mut due, mut vain) = (0, 1_u32);
     let mut last = 0;
     loop {
@@ -37,8 +36,8 @@ pub(super) fn poll(
         for (port, queue) in &mut rx {
             if queue.rx_burst(&mut mbufs) > 0 {
                 busy = true;
-                packets.extend(mbufs.drain(..).map(|mbuf| Frame::new(mbuf, ())));
-                worker.process(*port, &mut packets, now, &mut io);
+                let packets = mbufs.drain(..).map(|mbuf| Frame::new(mbuf, ()));
+                worker.process_all(*port, packets, now, &mut io);
             }
         }
         if now >= due {
@@ -61,7 +60,7 @@ pub(super) fn poll(
 pub(super) struct Io {
     pool: Mempool,
     tx: Vec<TxQueue>,
-    mbufs: ArrayVec<Mbuf, BURST>,
+    mbufs: ArrayVec<Mbuf, PORT_BURST>,
 }
 
 impl Io {
@@ -72,7 +71,7 @@ impl Io {
 
 impl pipeline::Io<Frame> for Io {
     #[inline]
-    fn transmit(&mut self, port: PortIndex, packets: &mut Burst<Frame>) {
+    fn transmit<const N: usize>(&mut self, port: PortIndex, packets: &mut ArrayVec<Frame, N>) {
         let Some(queue) = self.tx.get_mut(usize::from(port.0)) else { return };
         self.mbufs.extend(packets.drain(..).map(Frame::into_mbuf));
         queue.tx_burst(&mut self.mbufs);

@@ -138,6 +138,17 @@ impl Gateway {
         self.check_accounts();
     }
 
+    /// Receives frames together, however many.
+    pub fn receive_together(&mut self, port: u8, frames: &[Vec<u8>]) {
+        let packets = frames.iter().map(|frame| self.pool.packet(frame)).collect();
+        self.process_all(port, packets);
+    }
+
+    pub fn process_all(&mut self, port: u8, packets: Vec<Buffer>) {
+        self.worker.process_all(PortIndex(port), packets.into_iter(), self.now, &mut self.io);
+        self.check_accounts();
+    }
+
     pub fn tick(&mut self) {
         self.worker.tick(self.now, &mut self.io);
         self.check_accounts();
