@@ -67,11 +67,18 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     );
     report.add("rpc.list_million_seconds", "s", list_v2, format!("openoffload.v2 by cursor, {alone}"));
     report.add("rpc.gateway_v1.list_million_seconds", "s", list_v1, format!("gateway.v1 by cursor, {alone}"));
-    let mut gets = Vec::new();
+    let (mut gets, mut idle) = (Vec::new(), Vec::new());
     for _ in 0..stand.runs {
+        idle.push(service.ask(1, &["get", "0", "3"])?);
         gets.push(service.ask(1, &["get", "100000", "3"])?);
         service.empty()?;
     }
+    stand.report.add(
+        "rpc.get_idle_p99_ms",
+        "ms",
+        idle,
+        format!("GetSession while nothing is added, in turn with rpc.get_p99_ms: the machine's share of it, {alone}"),
+    );
     stand.report.add(
         "rpc.get_p99_ms",
         "ms",

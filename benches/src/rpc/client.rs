@@ -124,7 +124,7 @@ async fn get(
     seconds: u32,
 ) -> Result<f64> {
     let (per_tick, total) = (rate / 1000, rate * seconds);
-    let (to, from) = tokio::sync::mpsc::channel(2 * per_tick as usize);
+    let (to, from) = tokio::sync::mpsc::channel(2 * per_tick.max(1) as usize);
     tokio::spawn(async move {
         // After a late tick the next ones come at once: the rate is kept.
         let mut ticks = tokio::time::interval(Duration::from_millis(1));
@@ -145,7 +145,8 @@ async fn get(
         Ok(start.elapsed())
     });
     let mut histogram = Histogram::<u64>::new(3)?;
-    while !adding.is_finished() {
+    let end = Instant::now() + Duration::from_secs(seconds.into());
+    while Instant::now() < end || !adding.is_finished() {
         let start = Instant::now();
         client.get_session(v2::SessionId { session_id: FIRST }).await?;
         histogram.record(u64::try_from(start.elapsed().as_nanos())?)?;
