@@ -160,6 +160,23 @@ fn batches_answer_each_session() {
 }
 
 #[test]
+fn batches_of_any_length_are_as_one_by_one() {
+    for length in 0..150 {
+        let (batch, single) = (table(120), table(120));
+        let mut specs: Vec<_> = (0..length).map(session).collect();
+        for at in (9..length as usize).step_by(10) {
+            specs[at] = specs[at - 1 - at % 9];
+        }
+        specs.iter_mut().skip(7).step_by(11).for_each(|spec| spec.idle_timeout = Some(0));
+        let mut results = vec![Ok(())];
+        batch.insert_batch(&specs, Timestamp(0), &mut results);
+        let expected: Vec<_> = specs.iter().map(|spec| single.insert(spec, Timestamp(0))).collect();
+        assert_eq!(results[1..], expected, "a batch of {length}");
+        assert_eq!(batch.stats(), single.stats());
+    }
+}
+
+#[test]
 fn resets_and_fins_close() {
     let table = table(4);
     let tcp_session = |n| SessionSpec { protocol: 6, ..session(n) };

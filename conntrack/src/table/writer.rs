@@ -5,6 +5,7 @@ use super::entry::{Entry, EntryV4, EntryV6};
 use super::hash::Hasher;
 use super::index::{Index, Search};
 use super::l2::Users;
+use super::maintain::CHUNK;
 use super::memory::prefetch;
 use super::record::{CARRIED, COLLECTOR_V4, NIL, Origin, Phase, Record, State, V6};
 use super::wheel::Wheel;
@@ -20,6 +21,9 @@ use std::net::IpAddr;
 
 /// How many slots one turn of a long walk looks at before it lets other writers in.
 pub(super) const TURN: u32 = 256;
+
+/// Sessions of a batch that wait for their memory while others are put in.
+const AHEAD: usize = 8;
 
 /// What only the holder of the writers' lock may touch.
 pub(super) struct Writer {
@@ -143,12 +147,25 @@ impl SessionTable {
         now: Timestamp,
         results: &mut Vec<Result<(), InsertError>>,
     ) {
-        const AHEAD: usize = 16;
-        for specs in specs.chunks(AHEAD) {
-            let coming: ArrayVec<Coming, AHEAD> = specs.iter().map(|spec| self.coming(spec)).collect();
-            coming.iter().for_each(|coming| self.prefetch(coming));
+        for specs in specs.chunks(CHUNK) {
+            let mut upcoming = specs.iter().map(|spec| {
+                let coming = self.coming(spec);
+                self.prefetch(&coming);
+                coming
+            });
+            let mut ahead: ArrayVec<Coming, AHEAD> = upcoming.by_ref().take(AHEAD).collect();
             let mut writer = self.write();
-            results.extend(coming.iter().map(|coming| self.insert_locked(&mut writer, coming, now)));
+            let mut install = |coming: &Coming| results.push(self.insert_locked(&mut writer, coming, now));
+            let mut oldest = 0;
+            for coming in upcoming {
+                if let Some(place) = ahead.get_mut(oldest) {
+                    install(place);
+                    *place = coming;
+                }
+                oldest = (oldest + 1) % AHEAD;
+            }
+            ahead.rotate_left(oldest);
+            ahead.iter().for_each(install);
         }
     }
 
