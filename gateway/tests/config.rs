@@ -50,6 +50,21 @@ fn the_documented_configuration_is_good() {
 }
 
 #[test]
+fn descriptors_are_enough_for_what_is_handed_over_at_once() {
+    for few in [64, 128, 300, 8192] {
+        let found = problems(&edited("mtu = 1600", &format!("mtu = 1600\ntx_descriptors = {few}")));
+        assert!(
+            matches!(&found[..], [only] if only.contains("a power of two from 256 to 4096")),
+            "{few}: {found:?}"
+        );
+    }
+    const { assert!(2 * pipeline::PORT_BURST <= 256) };
+    assert!(
+        problems(&edited("mtu = 1600", "mtu = 1600\nrx_descriptors = 256\ntx_descriptors = 4096")).is_empty()
+    );
+}
+
+#[test]
 fn defaults() {
     let text = r#"
         [[port]]

@@ -9,8 +9,8 @@ pub const BURST: usize = 32;
 /// A burst of packets.
 pub type Burst<P> = ArrayVec<P, BURST>;
 
-/// Most packets taken from a port, or handed to one, at once: what a driver does once for all of them (its rings' indices, which
-/// the other side writes too) is then for few. They pass the stages in bursts.
+/// Most packets taken from a port, or handed to one, at once: they share what a driver does once per call, as with its rings'
+/// indices, which the other side writes too. They pass the stages in bursts.
 pub const PORT_BURST: usize = 4 * BURST;
 
 /// A packet in one or more segments. The pipeline looks at and changes headers in the first segment only.

@@ -226,7 +226,8 @@ impl<P: Packet> Worker<P> {
         self.process_watched(port, packets, now, io, &mut ());
     }
 
-    /// [`Self::process`] for more than a burst: one after the other, and ports get what leaves of all together.
+    /// [`Self::process`] for more than a burst: one after the other, and ports get what leaves of all together, up to
+    /// [`PORT_BURST`](crate::PORT_BURST) at once.
     #[inline]
     pub fn process_all(
         &mut self,
@@ -236,9 +237,13 @@ impl<P: Packet> Worker<P> {
         io: &mut impl Io<P>,
     ) {
         let mut burst = Burst::new();
-        while packets.len() > 0 {
+        loop {
             burst.extend(packets.by_ref().take(BURST));
-            self.run(port, &mut burst, now, io, packets.len() > 0, &mut ());
+            let more = burst.is_full() && packets.len() > 0;
+            self.run(port, &mut burst, now, io, more, &mut ());
+            if !more {
+                return;
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use crate::tcp::TcpState;
 use crate::{RewriteFlags, Timestamp};
 use arrayvec::ArrayVec;
 
-/// Sessions looked at before other writers are let in.
+/// Sessions looked at, or put in, before other writers are let in.
 pub(super) const CHUNK: usize = 64;
 
 impl SessionTable {

@@ -255,7 +255,7 @@ impl SessionTable {
     }
 
     /// Installs several sessions, each as [`Self::insert`] would; `results[i]` is that of `specs[i]`. Faster than one by
-    /// one: the lock is taken once, and the memory of all is fetched before the first is written.
+    /// one: the lock is taken for many at once, and memory is fetched some sessions ahead.
     pub fn insert_batch(
         &self,
         specs: &[SessionSpec],

@@ -105,7 +105,7 @@ fn ports(
     lines: &mut Lines,
     problems: &Problems,
 ) -> (Vec<Port>, Vec<pipeline::config::Port>) {
-    const DESCRIPTORS: &str = "a power of two from 64 to 4096";
+    const DESCRIPTORS: &str = "a power of two from 256 to 4096";
     const DEFAULT_DESCRIPTORS: u16 = 1024;
     let sections = root.tables("port", "[[port]]", "[[port]]");
     if sections.is_empty() && !root.has("port") {
@@ -122,7 +122,8 @@ fn ports(
         let mtu = section.optional("mtu", "bytes from 68 to 65535", value::integer(68..=65535));
         let mac = section.optional("mac", value::MAC, value::mac).map(|at| at.value);
         let power = |n: &u16| n.is_power_of_two();
-        let descriptors = |v: &_| value::integer(64..=4096)(v).filter(power);
+        // At least twice `pipeline::PORT_BURST`, so that what is handed over at once finds room.
+        let descriptors = |v: &_| value::integer(256..=4096)(v).filter(power);
         let rx = section.optional("rx_descriptors", DESCRIPTORS, descriptors);
         let tx = section.optional("tx_descriptors", DESCRIPTORS, descriptors);
         section.finish();

@@ -3,13 +3,11 @@
 use crate::config::{Config, Port as PortConfig, format_mac, is_pci};
 use anyhow::Context;
 use dpdk::{Eal, Mempool, PoolOptions, Port, PortOptions, RxQueue, TxQueue};
-use pipeline::PortIndex;
+use pipeline::{PORT_BURST, PortIndex};
 use std::fmt;
 
 /// Buffers that net_af_xdp keeps in the fill and completion rings of a queue.
 const AF_XDP_RINGS: u32 = 2 * 2048;
-/// Buffers a worker holds itself: its cache, with half of it over, and bursts on their way.
-const PER_WORKER: u32 = 384 + 16 * 32;
 const CACHE: u32 = 256;
 /// Packet bytes in a buffer, unless a device that cannot chain them needs more.
 const DATA_ROOM: u16 = 2048;
@@ -144,7 +142,9 @@ fn buffers(config: &Config) -> u32 {
         let rings = if port.device.starts_with("net_af_xdp") { AF_XDP_RINGS } else { 0 };
         u32::from(port.rx_descriptors) + u32::from(port.tx_descriptors) + rings
     };
-    let per_worker = config.ports.iter().map(per_port).sum::<u32>() + PER_WORKER;
+    // A worker holds its cache, with half of it over, what it has received, and what waits for each port.
+    let on_their_way = (1 + config.ports.len() as u32) * PORT_BURST as u32;
+    let per_worker = config.ports.iter().map(per_port).sum::<u32>() + CACHE + CACHE / 2 + on_their_way;
     let workers = u32::try_from(config.eal.workers.len()).unwrap_or(u32::MAX);
     let needed = per_worker.saturating_mul(workers).saturating_add(1024);
     needed.checked_next_power_of_two().map_or(u32::MAX, |count| count - 1)
