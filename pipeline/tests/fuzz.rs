@@ -141,10 +141,13 @@ fn mutated_frames() {
     let seeds = seeds();
     let mut gateway = gateway();
     type Input = Vec<(u8, Vec<Change>, Option<u8>, u16)>;
+    let mut most = 0;
     check!().with_type::<Input>().for_each(|frames| {
         for port in [UPLINK, KERNEL, ACCESS] {
             let mut packets = Vec::new();
-            for (seed, changes, cut, pause) in frames {
+            // An input alone has too few for more than one hand-over.
+            let times = 1 + frames.len() % 8;
+            for (seed, changes, cut, pause) in frames.iter().cycle().take(frames.len() * times) {
                 let (own_port, bytes) = &seeds[usize::from(*seed) % seeds.len()];
                 if *own_port != port {
                     continue;
@@ -156,12 +159,14 @@ fn mutated_frames() {
                 gateway.now += u64::from(*pause) * 1000;
             }
             gateway.io.room[usize::from(port)] = if frames.len() % 5 == 0 { 3 } else { usize::MAX };
+            most = most.max(packets.len());
             gateway.process_all(port, packets);
             gateway.tick();
             gateway.io.sent.iter_mut().for_each(Vec::clear);
         }
     });
     assert!(gateway.other("established") > 0 && gateway.other("related") > 0, "the seeds reach everything");
+    assert!(most > pipeline::PORT_BURST, "{most} packets together at most: one hand-over");
     assert!(gateway.drops("rate_limited") > 0, "and more than policed sessions let pass");
 }
 
