@@ -178,27 +178,28 @@ impl Model {
         self.closed.push(Closed { info: session.info(), code, end: Timestamp(end) });
     }
 
-    fn close_if_over(&mut self, id: u64) -> bool {
+    /// Closes what is over, but for what timed out after `reached`.
+    fn close_if_over(&mut self, id: u64, reached: u64) -> bool {
         let session = &self.live[&id];
         let due = session.due();
         match session.tcp {
             TcpState::Finished => self.close(id, CloseCode::FinAck, self.now),
             TcpState::Reset => self.close(id, CloseCode::Rst, self.now),
-            _ if session.expired(self.now) => self.close(id, CloseCode::Timeout, due),
+            _ if session.expired(reached) => self.close(id, CloseCode::Timeout, due),
             _ => return false,
         }
         true
     }
 
     fn expect_insert(&mut self, spec: &SessionSpec) -> Result<(), InsertError> {
-        if self.live.contains_key(&spec.id.0) && !self.close_if_over(spec.id.0) {
+        if self.live.contains_key(&spec.id.0) && !self.close_if_over(spec.id.0, self.now) {
             return Err(InsertError::IdExists(spec.id.0));
         }
         for flow in flows(spec) {
             let holder =
                 self.live.iter().find(|(_, live)| flows(&live.spec).contains(&flow)).map(|(id, _)| *id);
             if let Some(id) = holder
-                && !self.close_if_over(id)
+                && !self.close_if_over(id, self.now)
             {
                 return Err(InsertError::FlowExists(id));
             }
@@ -206,7 +207,7 @@ impl Model {
         if self.live.len() >= CAPACITY as usize {
             let over: Vec<u64> =
                 self.live.iter().filter(|(_, live)| live.tcp.is_over()).map(|(id, _)| *id).collect();
-            over.into_iter().for_each(|id| assert!(self.close_if_over(id)));
+            over.into_iter().for_each(|id| assert!(self.close_if_over(id, self.now)));
         }
         if self.live.len() >= CAPACITY as usize {
             return Err(InsertError::Full);
@@ -318,7 +319,7 @@ impl Model {
         while table.maintain(Timestamp(self.now), budget, &mut |session| closed.push(*session)).more {}
         let ids: Vec<u64> = self.live.keys().copied().collect();
         ids.into_iter().for_each(|id| {
-            self.close_if_over(id);
+            self.close_if_over(id, self.now / TICK * TICK);
         });
         let mut expected = std::mem::take(&mut self.closed);
         let order = |a: &Closed, b: &Closed| {

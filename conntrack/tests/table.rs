@@ -255,8 +255,31 @@ fn timeouts_of_any_length_are_exact() {
         assert!(hit(&mut reader, key, end - 1, 0));
         assert!(!hit(&mut reader, key, end, 0));
         assert!(settle(&table, end - 1).is_empty());
-        let closed = settle(&table, end);
+        let closed = settle(&table, end.next_multiple_of(TICK));
         assert_eq!(closed.len(), 1, "{seconds} s");
+        assert_eq!((closed[0].end, closed[0].code), (Timestamp(end), CloseCode::Timeout));
+    }
+}
+
+/// A direction without packets has a stamp as old as the session, of which 32 bits are kept.
+#[test]
+fn sessions_of_one_direction_time_out_after_weeks_as_well() {
+    for reverse in [false, true] {
+        let table = table(3);
+        let mut reader = table.reader().unwrap();
+        let key = keys(&session(0))[usize::from(reverse)];
+        table.insert(&SessionSpec { idle_timeout: Some(300), ..session(0) }, Timestamp(0)).unwrap();
+        let mut now = 0;
+        while now < (1 << 31) + (1 << 29) {
+            now += 200_000;
+            assert!(hit(&mut reader, key, now, 1), "{now}");
+            assert!(settle(&table, now).is_empty(), "{now}");
+        }
+        let end = now + 300_000;
+        assert_eq!(table.get(session(0).id).unwrap().last_seen, Timestamp(now));
+        assert!(!hit(&mut reader, key, end, 0));
+        let closed = settle(&table, end.next_multiple_of(TICK));
+        assert_eq!(closed.len(), 1);
         assert_eq!((closed[0].end, closed[0].code), (Timestamp(end), CloseCode::Timeout));
     }
 }
@@ -295,7 +318,7 @@ fn hard_timeouts_are_exact() {
     let table = table(3);
     table.insert(&SessionSpec { hard_timeout: Some(2), ..session(0) }, Timestamp(5)).unwrap();
     assert!(settle(&table, 2004).is_empty());
-    assert_eq!(settle(&table, 2005).len(), 1, "without traffic, by the wheel");
+    assert_eq!(settle(&table, 2005 + TICK).len(), 1, "without traffic, by the wheel");
 }
 
 /// Slots are used again: a session without limit and deadline has none of its predecessors'.

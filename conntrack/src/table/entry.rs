@@ -56,13 +56,15 @@ impl Hot {
         self.control().flags()
     }
 
-    /// Adds to the flags: when a session ends. The one kind of read-modify-write on an entry.
-    pub fn set_flags(&self, flags: u16) {
-        self.control.fetch_or(u32::from(flags), AcqRel);
+    /// Ends the flow. No read-modify-write: while a flow can be found nothing else in the word changes, so whoever ends it too
+    /// stores the same.
+    pub fn bury(&self) {
+        self.control.store(self.control.load(Acquire) | u32::from(RewriteFlags::DEAD), Release);
     }
 
-    pub fn clear_flags(&self, flags: u16) {
-        self.control.fetch_and(!u32::from(flags), AcqRel);
+    /// Makes a flow that was written as dead a living one; others may end its session meanwhile.
+    pub fn revive(&self) {
+        self.control.fetch_and(!u32::from(RewriteFlags::DEAD), AcqRel);
     }
 
     /// Whether the flow was used so lately that its session cannot have timed out.

@@ -22,7 +22,7 @@ const RETRIES: usize = 64;
 const SEARCH: usize = 2048;
 
 /// Where an item may be.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Place {
     pub bucket: u32,
     pub tag: u8,
@@ -127,9 +127,17 @@ impl Index {
         false
     }
 
-    /// Takes `value` under `hash` out.
-    pub fn remove(&self, _lock: &mut Search, hash: u64, value: u32) -> bool {
-        let place = self.first(hash);
+    /// Moves `place`, one of `value`'s two, on to the other if it is not there, and asks for that.
+    pub fn settle(&self, place: &mut Place, value: u32) {
+        let bucket = self.buckets.get(place.bucket as usize);
+        if bucket.is_some_and(|bucket| bucket.scan(place.tag, |other| other == value).is_none()) {
+            *place = self.other(*place);
+            self.buckets().prefetch(*place);
+        }
+    }
+
+    /// Takes `value`, one of whose two places is `place`, out.
+    pub fn remove(&self, _lock: &mut Search, place: Place, value: u32) -> bool {
         for place in [place, self.other(place)] {
             if let Some(bucket) = self.buckets.get(place.bucket as usize)
                 && let Some((way, _)) = bucket.scan(place.tag, |other| other == value)
@@ -352,7 +360,7 @@ mod tests {
                         model.insert(item, ());
                     }
                 } else {
-                    let removed = index.remove(&mut search, hash, item.into());
+                    let removed = index.remove(&mut search, index.first(hash), item.into());
                     assert_eq!(removed, model.remove(&item).is_some());
                 }
                 for item in 0..=255u8 {

@@ -133,7 +133,8 @@ impl L2Table {
         let Some(flows) = users.flows.get_mut(index.0 as usize) else { return };
         *flows = flows.saturating_sub(1);
         if *flows == 0 {
-            self.index.remove(search, hasher.hash_2(words(&self.get(index))), index.0);
+            let place = self.index.first(hasher.hash_2(words(&self.get(index))));
+            self.index.remove(search, place, index.0);
             users.aside.push(index.0);
         }
     }

@@ -6,6 +6,7 @@ use super::record::{Phase, Record, V6};
 use super::wheel::BATCH;
 use super::writer::Writer;
 use super::{Family, SessionTable, Work};
+use crate::plan::MAX_TIMEOUT;
 use crate::session::{CloseCode, Closed};
 use crate::sync::{Ordering::Relaxed, TryLockError};
 use crate::tcp::TcpState;
@@ -14,6 +15,10 @@ use arrayvec::ArrayVec;
 
 /// Sessions looked at, or put in, before other writers are let in.
 pub(super) const CHUNK: usize = 64;
+
+/// Milliseconds that a session's two stamps may be apart.
+const APART: u32 = 1 << 25;
+const _: () = assert!(APART as u64 + MAX_TIMEOUT as u64 * 1000 < 1 << 31);
 
 impl SessionTable {
     pub(super) fn maintain_at(&self, now: Timestamp, budget: usize, closed: &mut dyn FnMut(&Closed)) -> Work {
@@ -76,15 +81,20 @@ impl SessionTable {
             for slot in slots {
                 let Some(record) = self.records.get(slot as usize) else { continue };
                 let due = self.due(slot, record, reached);
-                if due <= now.0 && !record.state().tcp().is_over() {
-                    self.prefetch_places_of(slot);
-                    over.push((slot, record, due));
+                if due <= reached.0 && !record.state().tcp().is_over() {
+                    let places = self.places(slot, record);
+                    self.prefetch_places(record, &places);
+                    over.push((slot, record, places, due));
                 } else {
+                    self.freshen(slot, record);
                     writer.wheel.schedule(&self.records, slot, due);
                 }
             }
-            for (slot, record, due) in over {
-                self.unlink(writer, slot, record);
+            for (slot, record, places, _) in &mut over {
+                self.settle(*slot, record, places);
+            }
+            for (slot, record, places, due) in over {
+                self.unlink(writer, slot, record, &places);
                 self.retire_unlinked(writer, slot, record, Phase::TimedOut, Timestamp(due));
             }
         }
@@ -98,23 +108,6 @@ impl SessionTable {
             Some(_) => self.v4.prefetch(slot),
             None => {}
         }
-    }
-
-    /// Its places in the indices, by its flows.
-    fn prefetch_places_of(&self, slot: u32) {
-        match self.records.get(slot as usize) {
-            Some(record) if record.state().has(V6) => self.prefetch_places(&self.v6, slot),
-            Some(_) => self.prefetch_places(&self.v4, slot),
-            None => {}
-        }
-    }
-
-    fn prefetch_places<E: Entry>(&self, family: &Family<E>, slot: u32) {
-        let Some((first, second)) = family.pair(slot) else { return };
-        for entry in [first, second] {
-            family.index.buckets().prefetch(family.index.first(E::hash(&self.hasher, &entry.key())));
-        }
-        self.ids.buckets().prefetch(self.ids.first(self.hasher.hash_1(first.origin())));
     }
 
     /// Reports retired sessions that no reader holds any more, and frees their slots. How many.
@@ -150,6 +143,20 @@ impl SessionTable {
         idle_end.min(self.deadline(slot, flags))
     }
 
+    /// Keeps the stamp of a direction that has long been silent, while the other is not, from being taken for one that is to
+    /// come: 32 bits of milliseconds tell 24.8 days of past, and at the next look the longest timeout, 24.3, has gone by.
+    fn freshen(&self, slot: u32, record: &Record) {
+        let Some([forward, reverse]) = self.hot(slot, record) else { return };
+        let (first, second) = (forward.stamp.load(Relaxed), reverse.stamp.load(Relaxed));
+        let lead = first.wrapping_sub(second) as i32;
+        if lead.unsigned_abs() < APART {
+            return;
+        }
+        let (silent, old, new) = if lead > 0 { (reverse, second, first) } else { (forward, first, second) };
+        // Unless its worker has just done so.
+        let _ = silent.stamp.compare_exchange(old, new, Relaxed, Relaxed);
+    }
+
     /// When the session in `slot` was last used, given a time less than 24 days off.
     pub(super) fn last_seen(&self, slot: u32, record: &Record, near: Timestamp) -> Timestamp {
         self.last_seen_since(slot, record, self.origin(slot, record).start, near)
@@ -169,7 +176,7 @@ impl SessionTable {
     }
 
     /// Both flows of the session in `slot`.
-    fn hot(&self, slot: u32, record: &Record) -> Option<[&Hot; 2]> {
+    pub(super) fn hot(&self, slot: u32, record: &Record) -> Option<[&Hot; 2]> {
         if record.state().has(V6) {
             self.v6.pair(slot).map(|(a, b)| [a.hot(), b.hot()])
         } else {

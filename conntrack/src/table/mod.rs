@@ -12,7 +12,7 @@
 //! | `ended` | which sessions workers saw end |
 //! | `epoch` | when a slot may be used again |
 //! | `reader` | what workers do: look up, count, observe |
-//! | `writer` | insert, remove |
+//! | `writer`, `places` | insert, remove |
 //! | `wheel`, `maintain` | timeouts, ends, final reports |
 //! | `query` | get, list |
 //!
@@ -31,6 +31,7 @@ mod ended;
 mod epoch;
 mod wheel;
 mod reader;
+mod places;
 mod writer;
 mod maintain;
 mod query;
@@ -297,8 +298,8 @@ impl SessionTable {
         self.query_from(cursor, limit, out)
     }
 
-    /// Does what is due at `now`, at most `budget` sessions' worth: ends sessions that timed out or were observed to
-    /// end, gives back memory no reader holds any more, and reports each closed session once. Called by one thread at
+    /// Does what is due at `now`, at most `budget` sessions' worth: ends sessions that timed out (by the last multiple of
+    /// 16 ms; lookups find none from its end on) or were observed to end, gives back memory no reader holds any more, and reports each closed session once. Called by one thread at
     /// a time (others find it busy and return), about every millisecond. `closed` runs without the writers' lock, and
     /// may call the table, but for this method.
     pub fn maintain(&self, now: Timestamp, budget: usize, closed: &mut dyn FnMut(&Closed)) -> Work {

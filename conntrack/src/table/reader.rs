@@ -321,8 +321,8 @@ impl<'b, E: Entry> Flow<'b, E> {
         if after.is_over() {
             // Also if another worker saw the end first: it may not have come to this yet.
             if let Some((forward, reverse)) = E::family(self.table).pair(slot) {
-                forward.hot().set_flags(RewriteFlags::DEAD);
-                reverse.hot().set_flags(RewriteFlags::DEAD);
+                forward.hot().bury();
+                reverse.hot().bury();
             }
             if !before.is_over() {
                 self.table.ended.add(slot);

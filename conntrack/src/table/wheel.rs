@@ -1,7 +1,7 @@
 //! Timeouts: a lazy hierarchical timer wheel.
 //!
-//! Three levels of 4096 lists; a list of level 0 is for one millisecond, of each further level for 4096 times as long: a
-//! session that lives for less than four hours is looked at once before its last millisecond. Packets do not touch the
+//! Two levels of 32,768 lists; a list of level 0 is for a tick of 16 ms, of level 1 for 32,768 of them. A session that lives
+//! for less than nine minutes is looked at once, within a tick of its end; others once more before. Packets do not touch the
 //! wheel: when a session's time comes, whoever drives the wheel looks at when it was last used, and puts it back if that
 //! was since. Lists are of lanes, each doubly linked through the records: the next record is known for as many as there are
 //! lanes, and memory is waited for once for all of them. Empty lists are skipped by bitmaps.
@@ -11,50 +11,55 @@ use super::record::{NIL, Record};
 use crate::sync::Ordering::Relaxed;
 use arrayvec::ArrayVec;
 
-const LEVELS: usize = 3;
+/// Binary digits of a tick in milliseconds.
+const TICK: usize = 4;
+const LEVELS: usize = 2;
 /// Binary digits of a level's number of lists.
-const BITS: usize = 12;
+const BITS: usize = 15;
 const LISTS: usize = 1 << BITS;
 /// Of a list; a slot's lane follows from its number.
-const LANES: usize = 8;
+const LANES: usize = 16;
 /// Marks in `prev` that a slot is first of the lane whose number follows.
 const HEAD: u32 = 1 << 31;
 /// Slots that come out at once.
 pub(super) const BATCH: usize = 32;
 
-/// See the module. Times are milliseconds.
+/// See the module. Times are milliseconds, but for `tick`.
 pub(super) struct Wheel {
-    now: u64,
+    tick: u64,
     /// The lanes' first slots.
     heads: Box<[[u32; LANES]]>,
     used: Box<[[u64; LISTS / 64]; LEVELS]>,
+    /// The list that was taken from last, whose new first slots do not know yet that they are.
+    taken: Option<usize>,
 }
 
 impl Wheel {
     pub fn new() -> Self {
         Self {
-            now: 0,
+            tick: 0,
             heads: vec![[NIL; LANES]; LEVELS * LISTS].into_boxed_slice(),
             used: Box::new([[0; LISTS / 64]; LEVELS]),
+            taken: None,
         }
     }
 
     /// The time up to which [`Self::due`] has handed out everything, or is about to.
     pub fn now(&self) -> u64 {
-        self.now
+        self.tick << TICK
     }
 
     /// Moves on to `now`. Only while nothing is scheduled.
     pub fn skip_to(&mut self, now: u64) {
-        self.now = self.now.max(now);
+        self.tick = self.tick.max(now >> TICK);
     }
 
-    /// Puts `slot`, which is in no list, where it is found at `due` (or in the next millisecond, if that has passed).
+    /// Puts `slot`, which is in no list, where it is found at `due`, or up to a tick later.
     pub fn schedule(&mut self, records: &[Record], slot: u32, due: u64) {
-        let due = due.max(self.now + 1);
-        let level = ((due - self.now).ilog2() as usize / BITS).min(LEVELS - 1);
+        let due = due.div_ceil(1 << TICK).max(self.tick + 1);
+        let level = ((due - self.tick).ilog2() as usize / BITS).min(LEVELS - 1);
         // Beyond the last level: as late as there is, and looked at again then.
-        let due = due.min(self.now + ((LISTS as u64 - 1) << (BITS * (LEVELS - 1))));
+        let due = due.min(self.tick + ((LISTS as u64 - 1) << (BITS * (LEVELS - 1))));
         let list = level * LISTS + (due >> (BITS * level)) as usize % LISTS;
         let lane = slot as usize % LANES;
         let head = self.heads.get_mut(list).and_then(|lanes| lanes.get_mut(lane));
@@ -80,6 +85,8 @@ impl Wheel {
 
     /// Takes `slot` out of its list.
     pub fn cancel(&mut self, records: &[Record], slot: u32) {
+        self.mark_heads(records);
+
         let Some(record) = records.get(slot as usize) else { return };
         let (next, prev) = (record.next.load(Relaxed), record.prev.load(Relaxed));
         if let Some(next) = records.get(next as usize) {
@@ -104,21 +111,23 @@ impl Wheel {
     /// Takes out slots whose time has come by `now`, `limit` (at least 1) at most, all of one time, which [`Self::now`] then is.
     /// Empty when there are none.
     pub fn due(&mut self, records: &[Record], now: u64, limit: usize) -> ArrayVec<u32, BATCH> {
+        self.mark_heads(records);
+        let now = now >> TICK;
         loop {
             for level in 0..LEVELS {
                 let shift = BITS * level;
-                if self.now & ((1 << shift) - 1) != 0 {
+                if self.tick & ((1 << shift) - 1) != 0 {
                     break;
                 }
-                let list = level * LISTS + (self.now >> shift) as usize % LISTS;
+                let list = level * LISTS + (self.tick >> shift) as usize % LISTS;
                 if self.is_marked(list) {
                     return self.take(records, list, limit);
                 }
             }
-            if self.now >= now {
+            if self.tick >= now {
                 return ArrayVec::new();
             }
-            self.now = self.next_list().min(now);
+            self.tick = self.next_list().min(now);
         }
     }
 
@@ -138,21 +147,30 @@ impl Wheel {
                 }
             }
         }
-        for (lane, head) in lanes.iter().enumerate() {
+        if *lanes == [NIL; LANES] {
+            self.mark(list, false);
+            return slots;
+        }
+        // What comes next is on its way while the caller deals with these; a store now would be waited for before that.
+        lanes.iter().filter_map(|&head| records.get(head as usize)).for_each(prefetch);
+        self.taken = Some(list);
+        slots
+    }
+
+    /// Tells the first slots of the list that was taken from that they are.
+    fn mark_heads(&mut self, records: &[Record]) {
+        let Some(list) = self.taken.take() else { return };
+        for (lane, head) in self.heads.get(list).into_iter().flatten().enumerate() {
             if let Some(record) = records.get(*head as usize) {
                 record.prev.store(HEAD | (list * LANES + lane) as u32, Relaxed);
             }
         }
-        if *lanes == [NIL; LANES] {
-            self.mark(list, false);
-        }
-        slots
     }
 
-    /// The next time after `self.now` at which a list may have to be looked at.
+    /// The next tick after this one at which a list may have to be looked at.
     fn next_list(&self) -> u64 {
         for (level, used) in self.used.iter().enumerate() {
-            let turn = self.now >> (BITS * level);
+            let turn = self.tick >> (BITS * level);
             let position = turn as usize % LISTS;
             if let Some(next) = next_bit(used, position + 1) {
                 return (turn - position as u64 + next as u64) << (BITS * level);
@@ -196,6 +214,8 @@ mod tests {
     use super::*;
     use bolero::{TypeGenerator, check};
 
+    const TICK: u64 = 1 << super::TICK;
+
     #[derive(Debug, TypeGenerator)]
     enum Op {
         Schedule { slot: u8, shift: u8, delay: u16 },
@@ -203,7 +223,7 @@ mod tests {
         Advance { shift: u8, by: u16, limit: u8 },
     }
 
-    /// Each slot comes out at its time and not before, whatever was scheduled, cancelled or skipped over.
+    /// Each slot comes out at the tick that its time is in and not before, whatever was scheduled, cancelled or skipped over.
     #[test]
     fn agrees_with_a_list_of_times() {
         check!().with_type::<Vec<Op>>().with_max_len(4096).for_each(|ops| {
@@ -216,7 +236,8 @@ mod tests {
                     Op::Schedule { slot, shift, delay } if model[usize::from(slot)].is_none() => {
                         let due = now + (u64::from(delay) << (shift % 16));
                         wheel.schedule(&records, slot.into(), due);
-                        model[usize::from(slot)] = Some(due.max(now + 1));
+                        model[usize::from(slot)] =
+                            Some(due.max(now / TICK * TICK + 1).next_multiple_of(TICK));
                     }
                     Op::Cancel { slot } if model[usize::from(slot)].take().is_some() => {
                         wheel.cancel(&records, slot.into());
@@ -242,7 +263,7 @@ mod tests {
                                 }
                             }
                         }
-                        assert_eq!(wheel.now(), now);
+                        assert_eq!(wheel.now(), now / TICK * TICK);
                         assert!(model.iter().flatten().all(|&due| due > now));
                     }
                 }

@@ -87,7 +87,7 @@ impl Writer {
     }
 
     pub fn give_slot(&mut self, slot: u32, record: &Record) {
-        record.set_phase(Phase::Free);
+        record.open(State::new(Phase::Free, 0, 0));
         record.next.store(self.free, Relaxed);
         self.free = slot;
     }
@@ -283,11 +283,11 @@ impl SessionTable {
             && family.index.insert(search, forward, slot * 2)
             && family.index.insert(search, reverse, slot * 2 + 1)
         {
-            first.hot().clear_flags(RewriteFlags::DEAD);
-            second.hot().clear_flags(RewriteFlags::DEAD);
+            first.hot().revive();
+            second.hot().revive();
             // A worker may have seen a RST on the first before the second was alive.
             if record.state().tcp().is_over() {
-                second.hot().set_flags(RewriteFlags::DEAD);
+                second.hot().bury();
             }
             return Ok(());
         }
@@ -392,8 +392,10 @@ impl SessionTable {
         if record.state().phase() != Phase::Live {
             return;
         }
+        let places = self.places(slot, record);
+        self.prefetch_places(record, &places);
         writer.wheel.prefetch_neighbours(&self.records, slot);
-        self.unlink(writer, slot, record);
+        self.unlink(writer, slot, record, &places);
         writer.wheel.cancel(&self.records, slot);
         self.retire_unlinked(writer, slot, record, phase, end);
     }
@@ -410,28 +412,6 @@ impl SessionTable {
         record.set_phase(phase);
         writer.active -= 1;
         writer.retire(&self.records, slot, record, self.epochs.current(), end);
-    }
-
-    /// Takes the flows and the id of the session in `slot` out of the indices.
-    pub(super) fn unlink(&self, writer: &mut Writer, slot: u32, record: &Record) {
-        let id = if record.state().has(V6) {
-            self.unlink_flows(writer, &self.v6, slot)
-        } else {
-            self.unlink_flows(writer, &self.v4, slot)
-        };
-        self.ids.remove(&mut writer.search, self.hasher.hash_1(id), slot);
-    }
-
-    /// The session's id.
-    fn unlink_flows<E: Entry>(&self, writer: &mut Writer, family: &Family<E>, slot: u32) -> u64 {
-        let Some((first, second)) = family.pair(slot) else { return 0 };
-        let hashes = [first, second].map(|entry| E::hash(&self.hasher, &entry.key()));
-        hashes.iter().for_each(|&hash| family.index.buckets().prefetch(family.index.first(hash)));
-        for ((entry, hash), number) in [first, second].into_iter().zip(hashes).zip([slot * 2, slot * 2 + 1]) {
-            family.index.remove(&mut writer.search, hash, number);
-            entry.hot().set_flags(RewriteFlags::DEAD);
-        }
-        first.origin()
     }
 
     pub(super) fn remove_id(&self, id: SessionId, owner: Option<u16>, now: Timestamp) -> bool {

@@ -8,6 +8,9 @@ use std::sync::Arc;
 
 pub const TIMEOUTS: Timeouts = Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 };
 
+/// Milliseconds at whose multiples sessions that timed out are reported.
+pub const TICK: u64 = 16;
+
 pub fn table(capacity: u32) -> Arc<SessionTable> {
     let hash_secret = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
     SessionTable::new(TableConfig { capacity, timeouts: TIMEOUTS, readers: 4, hugepages: false, hash_secret })
