@@ -172,19 +172,43 @@ impl Index {
 #[derive(Clone, Copy)]
 pub(super) struct Buckets<'i>(&'i [Bucket]);
 
-impl Buckets<'_> {
+impl<'i> Buckets<'i> {
     /// Asks for the place's cache line.
     #[inline(always)]
     pub fn prefetch(self, place: Place) {
         prefetch_at(self.0, place.bucket as usize);
     }
 
-    /// The first value at `place` under its tag: a guess, wrong in one of twenty cases, to be verified.
+    /// The values at `place` under its tag: guesses, to be verified.
     #[inline(always)]
-    pub fn guess(self, place: Place) -> Option<u32> {
-        let bucket = self.0.get(place.bucket as usize)?;
-        let ways = bucket.matching(place.tag);
-        bucket.values.get(ways.trailing_zeros() as usize).map(|value| value.load(Acquire))
+    pub fn guesses(self, place: Place) -> Guesses<'i> {
+        let bucket = self.0.get(place.bucket as usize);
+        Guesses { bucket, ways: bucket.map_or(0, |bucket| bucket.matching(place.tag)) }
+    }
+}
+
+/// See [`Buckets::guesses`]. Of what is in the bucket the first is wrong in one of fifty cases.
+pub(super) struct Guesses<'b> {
+    bucket: Option<&'b Bucket>,
+    ways: u32,
+}
+
+impl Guesses<'_> {
+    /// Whether there is another one.
+    #[inline(always)]
+    pub fn more(&self) -> bool {
+        self.ways != 0
+    }
+}
+
+impl Iterator for Guesses<'_> {
+    type Item = u32;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<u32> {
+        let value = self.bucket?.values.get(self.ways.trailing_zeros() as usize)?;
+        self.ways &= self.ways.wrapping_sub(1);
+        Some(value.load(Acquire))
     }
 }
 

@@ -178,11 +178,16 @@ fn search<E: Entry>(table: &SessionTable, asked: &mut [Asked<E::Key>]) {
     let (index, entries): (_, &[E]) = (&family.index, &family.entries);
     let buckets = index.buckets();
     // One bit for each key.
-    let mut elsewhere = 0u32;
+    let (mut elsewhere, mut several) = (0u32, 0u32);
     for (i, Asked { place, guess, .. }) in asked.iter_mut().enumerate() {
-        if let Some(entry) = buckets.guess(*place) {
+        let mut guesses = buckets.guesses(*place);
+        if let Some(entry) = guesses.next() {
             *guess = entry;
             prefetch_at(entries, entry as usize);
+            if guesses.more() {
+                several |= 1 << i;
+                guesses.for_each(|entry| prefetch_at(entries, entry as usize));
+            }
         } else {
             elsewhere |= 1 << i;
             buckets.prefetch(index.other(*place));
@@ -192,10 +197,20 @@ fn search<E: Entry>(table: &SessionTable, asked: &mut [Asked<E::Key>]) {
         let i = elsewhere.trailing_zeros() as usize;
         elsewhere &= elsewhere - 1;
         if let Some(Asked { place, guess, .. }) = asked.get_mut(i)
-            && let Some(entry) = buckets.guess(index.other(*place))
+            && let Some(entry) = buckets.guesses(index.other(*place)).next()
         {
             *guess = entry;
             prefetch_at(entries, entry as usize);
+        }
+    }
+    // Few, but each would wait for memory by itself later.
+    while several != 0 {
+        let i = several.trailing_zeros() as usize;
+        several &= several - 1;
+        if let Some(Asked { key, place, guess, .. }) = asked.get_mut(i) {
+            let mut guesses = buckets.guesses(*place);
+            let is_it = |number: &u32| entries.get(*number as usize).is_some_and(|entry| entry.matches(key));
+            *guess = guesses.find(is_it).unwrap_or(*guess);
         }
     }
 }
