@@ -45,7 +45,7 @@ e2e: release
 	$(SUDO) env "PATH=$$PATH" GATEWAY_BIN=$(abspath $(TARGET)/release/gateway) $(E2E) -- --test-threads=1
 
 bench: ## Benchmarks, to target/bench/report.json (under 15 minutes)
-	@scripts/setup.sh bench
+	@scripts/setup.sh bench $(BENCH_FLAGS)
 	$(CARGO) build --locked --release -p benches -p gateway
 	$(SUDO) $(TARGET)/release/benches $(BENCH_FLAGS) --output target/bench/report.json
 	$(SUDO) $(TARGET)/release/benches report target/bench/report.json --into target/bench
