@@ -81,10 +81,11 @@ deny: ## Licences, sources and duplicates of dependencies
 
 check: fmt clippy doc ## What must be clean before a commit
 
-install: release $(V3) ## Binaries, man page, units and examples under PREFIX (/usr/local)
+install: release $(V3) ## Binaries, man pages, units and examples under PREFIX (/usr/local)
 	install -Dm755 $(TARGET)/release/gateway $(DESTDIR)$(PREFIX)/bin/gateway
 	$(if $(V3),install -Dm755 $(TARGET)/x86-64-v3/release/gateway $(DESTDIR)$(PREFIX)/bin/gateway-x86-64-v3)
 	install -Dm644 share/man/gateway.1 $(DESTDIR)$(PREFIX)/share/man/man1/gateway.1
+	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/man/man5 share/man/*.5
 	install -Dm644 -t $(DESTDIR)$(PREFIX)/share/openoffload-gateway share/examples/*.toml
 	install -Dm644 -t $(DESTDIR)/etc/systemd/system share/systemd/*.service
 
