@@ -82,27 +82,25 @@ fn fail(message: &str) -> ! {
 }
 
 const FUNCTIONS: &[&str] = &[
-    "rte_eal_(init|cleanup|wait_lcore|get_lcore_state|remote_launch|get_runtime_dir|iova_mode|has_hugepages)",
-    "rte_(strerror|version|get_main_lcore|lcore_is_enabled|lcore_count|get_next_lcore)",
-    "rte_(lcore_to_socket_id|lcore_to_cpu_id|thread_register|thread_unregister|get_tsc_hz|socket_id|socket_count)",
-    "rte_(malloc_socket|zmalloc_socket|free|malloc_get_socket_stats)",
-    "rte_dev_(probe|remove|name)",
-    "rte_pktmbuf_(pool_create|copy|free_bulk)",
+    "rte_eal_(init|cleanup|wait_lcore|get_lcore_state|remote_launch|get_runtime_dir|has_hugepages)",
+    "rte_(strerror|version|get_main_lcore|lcore_is_enabled|lcore_to_socket_id)",
+    "rte_(thread_register|thread_unregister|get_tsc_hz|malloc_get_socket_stats)",
+    "rte_dev_(probe|remove)",
+    "rte_pktmbuf_(pool_create|copy)",
     "__rte_pktmbuf_linearize",
     "rte_mempool_(free|avail_count|in_use_count)",
     "rte_ring_(create|free)",
     "rte_hash_(create|free|add_key|lookup_bulk)",
     "rte_eth_from_rings",
-    "rte_eth_dev_(info_get|configure|start|stop|close|set_mtu|get_mtu|get_port_by_name|get_name_by_port)",
-    "rte_eth_dev_(default_mac_addr_set|socket_id|adjust_nb_rx_tx_desc|is_valid_port|rss_hash_conf_get)",
+    "rte_eth_dev_(info_get|configure|start|stop|close|set_mtu|get_mtu|get_port_by_name)",
+    "rte_eth_dev_(default_mac_addr_set|socket_id|adjust_nb_rx_tx_desc)",
     "rte_eth_(rx|tx)_queue_setup",
-    "rte_eth_promiscuous_(enable|disable|get)",
-    "rte_eth_allmulticast_enable",
-    "rte_eth_(macaddr_get|link_get_nowait|stats_get|stats_reset|xstats_get|xstats_get_names|find_next)",
+    "rte_eth_promiscuous_enable",
+    "rte_eth_(macaddr_get|link_get_nowait|stats_get|stats_reset|xstats_get|xstats_get_names)",
     "rte_eth_call_(rx|tx)_callbacks",
     "shim_.*",
 ];
 
 const TYPES: &[&str] = &["rte_mbuf", "rte_mbuf_ext_shared_info", "rte_eth_fp_ops", "rte_mempool", "rte_ring"];
 
-const VARIABLES: &[&str] = &["rte_eth_fp_ops", "SHIM_.*", "RTE_MAX_ETHPORTS", "RTE_MAX_LCORE"];
+const VARIABLES: &[&str] = &["rte_eth_fp_ops", "SHIM_.*", "RTE_MAX_LCORE"];

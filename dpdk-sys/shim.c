@@ -68,16 +68,6 @@ void shim_pktmbuf_attach(struct rte_mbuf *indirect, struct rte_mbuf *to)
 	rte_pktmbuf_attach(indirect, to);
 }
 
-uint16_t shim_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
-{
-	return rte_eth_rx_burst(port, queue, mbufs, count);
-}
-
-uint16_t shim_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count)
-{
-	return rte_eth_tx_burst(port, queue, mbufs, count);
-}
-
 void shim_eth_link(const struct rte_eth_link *link, uint32_t *speed, int *up, int *full_duplex)
 {
 	*speed = link->link_speed;

@@ -24,8 +24,6 @@ void shim_pktmbuf_free(struct rte_mbuf *mbuf);
 void shim_pktmbuf_free_bulk(struct rte_mbuf **mbufs, unsigned count);
 void shim_pktmbuf_attach(struct rte_mbuf *indirect, struct rte_mbuf *to);
 
-uint16_t shim_eth_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
-uint16_t shim_eth_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 void shim_eth_link(const struct rte_eth_link *link, uint32_t *speed, int *up, int *full_duplex);
 
 unsigned shim_ring_enqueue_bulk(struct rte_ring *ring, void *const *objects, unsigned count);

@@ -14,8 +14,8 @@ use dpdk_sys as sys;
 
 use crate::{EalOptions, Error, Reason, SocketId, log};
 
-/// DPDK's environment, started. Clones are handles to the same one; it is shut down when the last handle, pool, port, ring
-/// and region is dropped.
+/// DPDK's environment, started. Clones are handles to the same one; it is shut down when the last handle, pool, port
+/// and ring is dropped.
 #[derive(Clone)]
 pub struct Eal {
     inner: Arc<Inner>,

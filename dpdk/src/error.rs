@@ -52,14 +52,6 @@ pub enum Error {
         /// DPDK's reason.
         reason: Reason,
     },
-    /// Memory could not be taken from DPDK's heap.
-    #[error("{bytes} bytes of DPDK memory on {socket:?}: not available; give the EAL more memory")]
-    Memory {
-        /// The size asked for.
-        bytes: usize,
-        /// The socket asked for.
-        socket: crate::SocketId,
-    },
     /// No driver took the device.
     #[error("device {device}: {reason}")]
     Probe {

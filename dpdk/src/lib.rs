@@ -40,7 +40,6 @@ mod port;
 mod ring;
 mod hash;
 mod memif;
-mod region;
 mod tsc;
 
 pub use eal::Eal;
@@ -55,7 +54,6 @@ pub use options::EalOptions;
 pub use port::{
     Capabilities, Link, MacAddr, Port, PortId, PortOptions, PortStats, QueueId, RxQueue, TxQueue,
 };
-pub use region::Region;
 pub use ring::{Consumer, Producer, RingMode, ring};
 pub use tsc::{tsc, tsc_hz};
 

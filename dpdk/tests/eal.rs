@@ -1,10 +1,10 @@
-//! The EAL's life: once per process, lcores, threads, memory; nothing left behind.
+//! The EAL's life: once per process, lcores, threads; nothing left behind.
 
 mod common;
 
 use std::{fs, path::Path, sync::mpsc, thread};
 
-use dpdk::{Eal, EalOptions, Error, LcoreId, Region, SocketId, current_lcore, register_thread};
+use dpdk::{Eal, EalOptions, Error, LcoreId, current_lcore, register_thread};
 
 #[test]
 fn eal() {
@@ -25,7 +25,6 @@ fn eal() {
 
     lcores(&eal, LcoreId(cpus[0]), LcoreId(worker));
     threads(&eal);
-    regions(&eal);
     shutdown(eal);
 }
 
@@ -65,19 +64,6 @@ fn threads(eal: &Eal) {
     })
     .join()
     .unwrap();
-}
-
-fn regions(eal: &Eal) {
-    let mut region = Region::zeroed(eal, 1 << 20, 4096, SocketId::ANY).unwrap();
-    assert_eq!((region.len(), region.as_ptr() as usize % 4096), (1 << 20, 0));
-    assert!(region.iter().all(|&byte| byte == 0));
-    region.fill(0xff);
-    drop(region);
-    let again = Region::zeroed(eal, 1 << 20, 4096, SocketId::ANY).unwrap();
-    assert!(again.iter().all(|&byte| byte == 0), "zeroed although used before");
-    for (bytes, align) in [(0, 64), (64, 3), (usize::MAX / 2, 64)] {
-        assert!(matches!(Region::zeroed(eal, bytes, align, SocketId::ANY), Err(Error::Memory { .. })));
-    }
 }
 
 /// DPDK goes with the last of what uses it, and its files with it.
