@@ -110,6 +110,21 @@ pub enum MemifError {
         /// Slots, as a power of two.
         ring_bits: u8,
     },
+    /// The rings' buffers do not fit what 32 bits, a descriptor's offset, can tell apart.
+    #[error(
+        "memif: {rings} rings of 2^{ring_bits} buffers of {buffer} bytes take {bytes} bytes, 4 GiB are possible: \
+         use fewer rings, smaller ones (rsize), or smaller buffers (bsize)"
+    )]
+    TooLarge {
+        /// Rings, both directions.
+        rings: usize,
+        /// Slots of each, as a power of two.
+        ring_bits: u8,
+        /// Bytes of a buffer.
+        buffer: u16,
+        /// What all would take.
+        bytes: usize,
+    },
     /// There is no memory to share.
     #[error("memif: {bytes} bytes of shared memory: {source}")]
     Memory {
@@ -137,7 +152,7 @@ impl Memif {
     /// Connects to a server, waiting until it listens.
     pub fn connect(options: &MemifOptions<'_>) -> Result<Self, MemifError> {
         let rings = usize::from(options.rx_rings) + 1;
-        let layout = Layout::new(options, rings);
+        let layout = Layout::new(options, rings)?;
         let mut control = Control::connect(options)?;
         let shared = Shared::new(layout.bytes)?;
         let ring = |number: usize| Ring::new(&shared, &layout, number);
@@ -224,7 +239,7 @@ impl Memif {
     }
 }
 
-/// Where things are in the shared memory: all rings, then all buffers.
+/// Where things are in the shared memory: all rings, then all buffers. Every offset fits 32 bits.
 struct Layout {
     slots: u16,
     ring: usize,
@@ -235,13 +250,17 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(options: &MemifOptions<'_>, rings: usize) -> Self {
+    fn new(options: &MemifOptions<'_>, rings: usize) -> Result<Self, MemifError> {
         let slots = 1_u16 << options.ring_bits.clamp(1, 14);
         let ring = size_of::<Header>() + usize::from(slots) * size_of::<Descriptor>();
         let stride = (usize::from(options.buffer).div_ceil(64) | 1) * 64;
         let buffers = (rings * ring).next_multiple_of(64);
         let bytes = (buffers + rings * usize::from(slots) * stride).next_multiple_of(HUGE_PAGE);
-        Self { slots, ring, stride, buffers, bytes }
+        if u32::try_from(bytes).is_err() {
+            let MemifOptions { ring_bits, buffer, .. } = *options;
+            return Err(MemifError::TooLarge { rings, ring_bits, buffer, bytes });
+        }
+        Ok(Self { slots, ring, stride, buffers, bytes })
     }
 
     fn buffer(&self, ring: usize, slot: u16) -> usize {

@@ -59,6 +59,28 @@ fn memif() {
     std::mem::forget(eal);
 }
 
+/// A descriptor's offset has 32 bits: beyond 4 GiB, two slots would have one buffer.
+#[test]
+fn rings_beyond_4_gib_are_refused() {
+    let name = format!("dpdk-test-nobody-{}", std::process::id());
+    let options = MemifOptions {
+        socket: &name,
+        abstract_socket: true,
+        ring_bits: 14,
+        buffer: 9216,
+        patience: Duration::ZERO,
+        ..MemifOptions::default()
+    };
+    // With the ring to the server, 28 rings are 3.97 GiB, and fit; there is nobody to connect to.
+    let fits = Memif::connect(&MemifOptions { rx_rings: 27, ..options }).unwrap_err();
+    assert!(matches!(fits, MemifError::Socket { .. }), "{fits}");
+    for rx_rings in [28, u16::MAX] {
+        let error = Memif::connect(&MemifOptions { rx_rings, ..options }).unwrap_err();
+        let all = usize::from(rx_rings) + 1;
+        assert!(matches!(error, MemifError::TooLarge { rings, .. } if rings == all), "{error}");
+    }
+}
+
 struct Server {
     port: Port,
     start_queues: Option<(Vec<dpdk::RxQueue>, Vec<dpdk::TxQueue>)>,
