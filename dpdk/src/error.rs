@@ -52,6 +52,14 @@ pub enum Error {
         /// DPDK's reason.
         reason: Reason,
     },
+    /// The kernel does not let memory be preferred on a NUMA node.
+    #[error("memory on NUMA node {}: {source}: name a node that has memory; in a container, allow set_mempolicy", socket.0)]
+    MemoryPolicy {
+        /// The node asked for.
+        socket: crate::SocketId,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// No driver took the device.
     #[error("device {device}: {reason}")]
     Probe {

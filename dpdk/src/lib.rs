@@ -34,6 +34,7 @@ mod log;
 mod options;
 mod eal;
 mod lcore;
+mod numa;
 mod mempool;
 mod mbuf;
 mod port;
@@ -50,6 +51,7 @@ pub use log::set_log_sink;
 pub use mbuf::{Mbuf, Segments, free_burst};
 pub use memif::{MEMIF_BURST, Memif, MemifError, MemifOptions};
 pub use mempool::{Mempool, PoolOptions};
+pub use numa::prefer_memory;
 pub use options::EalOptions;
 pub use port::{
     Capabilities, Link, MacAddr, Port, PortId, PortOptions, PortStats, QueueId, RxQueue, TxQueue,

@@ -10,6 +10,8 @@ pub struct EalOptions {
     pub hugepages: bool,
     /// Memory taken at start, in MiB; all there will ever be without hugepages.
     pub memory_mib: u32,
+    /// The NUMA node whose hugepages are taken at start. None: those of all lcores' nodes, by the number of lcores on each.
+    pub numa: Option<u16>,
     /// The PCI addresses this process may use. Empty: the PCI bus is left alone.
     pub pci: Vec<String>,
     /// The name DPDK's run-time files go by; processes with the same one disturb each other. None: unique to the process.
@@ -21,7 +23,7 @@ pub struct EalOptions {
     /// Leave the calling thread pinned to the main lcore's CPU. False: it keeps the CPUs it had.
     pub pin_main: bool,
     /// Further EAL arguments, as they are. With `-l`, `-c` or `--lcores` among them, `main_lcore` and `workers` are not
-    /// turned into arguments.
+    /// turned into arguments; with `-m` or `--socket-mem`, `memory_mib` and `numa` are not.
     pub extra: Vec<String>,
 }
 
@@ -33,6 +35,7 @@ impl Default for EalOptions {
             workers: Vec::new(),
             hugepages: true,
             memory_mib: 512,
+            numa: None,
             pci: Vec::new(),
             file_prefix: None,
             log_level: "warning".into(),
@@ -53,7 +56,15 @@ impl EalOptions {
             let list = lcores.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
             args.extend(["-l".into(), list, format!("--main-lcore={}", self.main_lcore)]);
         }
-        args.extend(["-m".into(), self.memory_mib.to_string()]);
+        if !self.extra.iter().any(|arg| arg.starts_with("-m") || arg.starts_with("--socket-mem")) {
+            match self.numa.filter(|_| self.hugepages) {
+                Some(node) => {
+                    let others = "0,".repeat(node.into());
+                    args.push(format!("--socket-mem={others}{}", self.memory_mib));
+                }
+                None => args.extend(["-m".into(), self.memory_mib.to_string()]),
+            }
+        }
         if self.hugepages {
             args.push("--in-memory".into());
         } else {
@@ -106,6 +117,19 @@ mod tests {
     fn own_core_list_wins() {
         let options = EalOptions { extra: vec!["--lcores=0@0,1@0".into()], ..EalOptions::default() };
         assert!(!options.arguments().iter().any(|arg| arg == "-l" || arg.starts_with("--main-lcore")));
+    }
+
+    #[test]
+    fn memory_of_one_node() {
+        let options = EalOptions { numa: Some(2), ..EalOptions::default() };
+        let args = options.arguments();
+        assert!(args.contains(&"--socket-mem=0,0,512".into()) && !args.contains(&"-m".into()), "{args:?}");
+        // Ordinary memory has no nodes for DPDK.
+        let args = EalOptions { hugepages: false, ..options.clone() }.arguments();
+        assert!(args.windows(2).any(|pair| pair == ["-m", "512"]), "{args:?}");
+        let args = EalOptions { extra: vec!["--socket-mem=64,64".into()], ..options }.arguments();
+        let memory = args.iter().filter(|arg| *arg == "-m" || arg.starts_with("--socket-mem"));
+        assert_eq!(memory.collect::<Vec<_>>(), ["--socket-mem=64,64"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod run;
 mod show;
 
 use crate::config::{Config, LoadError};
+use crate::numa::{self, Machine};
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -136,6 +137,18 @@ fn check(file: &Path) -> Result<(), Failure> {
     let config = Config::load(file)?;
     for problem in config.check_tls(file)? {
         eprintln!("warning: {problem}");
+    }
+    let machine = Machine::this();
+    match machine.memory(&config.eal) {
+        // The file may be for another machine.
+        Err(error) => eprintln!("warning: {}", error.at(file, config.numa_line)),
+        Ok(None) => {}
+        Ok(Some(memory)) => {
+            let port = |position: usize| machine.of_device(&config.ports.get(position)?.device);
+            for far in numa::far(&config, memory, |lcore| machine.of_cpu(lcore), port) {
+                eprintln!("warning: {}: {far}", file.display());
+            }
+        }
     }
     let pipeline = &config.pipeline;
     println!("{}: good: {} ports, {} LIFs", file.display(), pipeline.ports.len(), pipeline.lifs.len());

@@ -36,6 +36,8 @@ pub struct Config {
     pub activation: Option<ActivationConfig>,
     /// `[log]`.
     pub log: Log,
+    /// Where `numa` stands in the file; 1 without one.
+    pub numa_line: usize,
 }
 
 /// `[eal]`: cores and memory.
@@ -51,6 +53,8 @@ pub struct Eal {
     pub memory_mib: u32,
     /// What a worker that has found nothing for a while sleeps between polls, in microseconds; 0 = it never sleeps.
     pub idle_sleep_us: u32,
+    /// The NUMA node that packets and sessions are on; None: the first worker's.
+    pub numa: Option<u16>,
 }
 
 /// What `[[port]]` says beside name and MAC.

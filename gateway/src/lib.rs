@@ -5,6 +5,7 @@ pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod frame;
+pub mod numa;
 pub mod processor;
 pub mod replay;
 mod run;

@@ -5,10 +5,11 @@ mod reload;
 mod worker;
 
 use crate::config::Config;
+use crate::numa;
 use anyhow::{Context as _, anyhow};
 use conntrack::{SessionTable, TableConfig};
 use control::{Clock, ClosedLog, Handles, Housekeeper, Limits, Server, ServerConfig, TlsFiles};
-use dpdk::{Eal, EalOptions, LcoreHandle, LcoreId};
+use dpdk::{Eal, EalOptions, LcoreHandle, LcoreId, SocketId};
 use pipeline::Pipeline;
 use ports::Ports;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -28,15 +29,26 @@ const GRACE: Duration = Duration::from_millis(500);
 /// How often the workers' health is looked at.
 const CHECKUP: Duration = Duration::from_millis(100);
 
-/// Runs until SIGTERM or SIGINT. `file` is read again on SIGHUP.
+/// Runs until SIGTERM or SIGINT, with packets and sessions on the NUMA node `memory`. `file` is read again on SIGHUP.
 pub(crate) fn run(
     file: &Path,
     config: Config,
+    memory: Option<u16>,
     eal_arguments: &[String],
     set_level: fn(tracing::Level),
 ) -> anyhow::Result<()> {
-    let eal = start_eal(&config, eal_arguments)?;
-    let ports = Ports::open(&eal, &config)?;
+    let eal = start_eal(&config, memory, eal_arguments)?;
+    // Before the control side's threads start, which are the first to write to the session table, and inherit it.
+    if let Some(Err(error)) = memory.map(|node| dpdk::prefer_memory(SocketId(node.into()))) {
+        tracing::warn!(%error, "sessions are where the kernel puts them");
+    }
+    let ports = Ports::open(&eal, &config, memory)?;
+    if let Some(memory) = memory {
+        let worker = |lcore: u16| node(eal.lcore_socket(LcoreId(lcore.into())));
+        for far in numa::far(&config, memory, worker, |position| ports.node(&config, position)) {
+            tracing::warn!("{far}");
+        }
+    }
     // All threads of the control side inherit the main lcore's CPU.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let outcome = runtime.block_on(async {
@@ -49,13 +61,19 @@ pub(crate) fn run(
     outcome
 }
 
-fn start_eal(config: &Config, arguments: &[String]) -> anyhow::Result<Eal> {
+/// None where nobody knows.
+fn node(socket: SocketId) -> Option<u16> {
+    socket.0.try_into().ok()
+}
+
+fn start_eal(config: &Config, memory: Option<u16>, arguments: &[String]) -> anyhow::Result<Eal> {
     dpdk::set_log_sink(|line| tracing::warn!(target: "dpdk", "{line}"));
     let options = EalOptions {
         main_lcore: config.eal.main_lcore.into(),
         workers: config.eal.workers.iter().map(|lcore| u32::from(*lcore)).collect(),
         hugepages: config.eal.hugepages,
         memory_mib: config.eal.memory_mib,
+        numa: memory,
         pci: ports::pci_addresses(config),
         pin_main: true,
         extra: arguments.to_vec(),

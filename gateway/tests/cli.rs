@@ -77,6 +77,19 @@ fn check_warns_of_keys_it_cannot_read() {
 }
 
 #[test]
+fn check_warns_of_a_node_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = include_str!("golden/gateway.toml").to_owned() + "\n[eal]\nnuma = 31\n";
+    let line = text.lines().position(|line| line == "numa = 31").unwrap() + 1;
+    let file = write(dir.path(), "far.toml", text);
+    let output = gateway(&["check", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let warning =
+        format!("warning: {}:{line}: [eal]: numa = 31: this machine has no memory there", file.display());
+    assert!(stderr(&output).starts_with(&warning), "{}", stderr(&output));
+}
+
+#[test]
 fn check_refuses_keys_that_are_none() {
     let dir = tempfile::tempdir().unwrap();
     let file = write(dir.path(), "good.toml", include_str!("good.toml"));

@@ -184,6 +184,11 @@ fn values() {
         &["5: [eal]: memory_mib = 8 is wrong: write MiB from 64 to 1048576"],
     );
     reports(
+        "memory_mib = 512",
+        "numa = 32",
+        &["5: [eal]: numa = 32 is wrong: write a NUMA node from 0 to 31"],
+    );
+    reports(
         "mtu = 1600",
         "mtu = 65536",
         &[r#"10: [[port]] "uplink": mtu = 65536 is wrong: write bytes from 68 to 65535"#],

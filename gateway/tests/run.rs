@@ -339,3 +339,43 @@ fn keys_that_are_missing_end_it_before_anything_is_opened() {
     assert!(errors.contains("cannot be read: No such file"), "{errors}");
     assert!(!dir.path().join("gw.sock").exists());
 }
+
+/// The control side's threads write to the session table first; each has the policy that says where its pages are to be.
+#[test]
+fn memory_is_on_the_configured_node() {
+    let probe = std::thread::spawn(|| dpdk::prefer_memory(dpdk::SocketId(0)));
+    if let Err(error) = probe.join().unwrap() {
+        eprintln!("SKIPPED: {error}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let text = configuration(dir.path(), "").replace("[eal]\n", "[eal]\nnuma = 0\n");
+    let gateway = Gateway::start(dir.path(), &text);
+    let process = PathBuf::from(format!("/proc/{}", gateway.child.id()));
+    let policy = |path: &Path| {
+        let maps = fs::read_to_string(path.join("numa_maps")).ok()?;
+        Some(maps.lines().any(|line| line.contains(" prefer")))
+    };
+    assert_eq!(policy(&process), Some(true));
+    let policies = |part: &str| {
+        let threads = fs::read_dir(process.join("task")).unwrap().flatten().map(|thread| thread.path());
+        let named =
+            threads.filter(|path| fs::read_to_string(path.join("comm")).is_ok_and(|c| c.contains(part)));
+        named.filter_map(|path| policy(&path)).collect::<Vec<_>>()
+    };
+    let control = policies("tokio");
+    assert!(!control.is_empty() && control.iter().all(|prefers| *prefers), "{control:?}");
+    assert_eq!(policies("worker-1"), [false], "workers keep the kernel's");
+}
+
+#[test]
+fn a_node_that_is_not_there_ends_it_before_anything_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = configuration(dir.path(), "").replace("[eal]\n", "[eal]\nnuma = 31\n");
+    let output = output(command(dir.path(), &text));
+    assert_eq!(output.status.code(), Some(64));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    assert!(errors.contains("[eal]: numa = 31: this machine has no memory there: write 0"), "{errors}");
+    assert!(!dir.path().join("gw.sock").exists());
+}

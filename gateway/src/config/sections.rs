@@ -16,6 +16,7 @@ use std::path::Path;
 pub(super) struct Lines {
     pub(super) workers: Vec<usize>,
     pub(super) main_lcore: usize,
+    pub(super) numa: usize,
     pub(super) ports: Vec<PortLines>,
     pub(super) underlay: usize,
     pub(super) neighbors: Vec<usize>,
@@ -63,7 +64,8 @@ pub(super) fn config(root: &Section<'_>, file: &Path, problems: &Problems) -> Op
     let activation = activation::activation(root, file, &sessions, problems);
     let log = log(root);
     let pipeline = pipeline::Config { ports: pipeline_ports, underlay, lifs, trap };
-    let config = Config { eal, ports, pipeline, sessions, control, activation, log };
+    let numa_line = lines.numa.max(1);
+    let config = Config { eal, ports, pipeline, sessions, control, activation, log, numa_line };
     rules::check(&config, root, &lines, problems);
     Some(config)
 }
@@ -81,7 +83,14 @@ fn value_or<T>(at: Option<At<T>>, default: T) -> T {
 
 fn eal(root: &Section<'_>, lines: &mut Lines) -> Eal {
     const LCORE: &str = "an lcore from 0 to 1023";
-    let mut eal = Eal { workers: vec![1], main_lcore: 0, hugepages: true, memory_mib: 512, idle_sleep_us: 0 };
+    let mut eal = Eal {
+        workers: vec![1],
+        main_lcore: 0,
+        hugepages: true,
+        memory_mib: 512,
+        idle_sleep_us: 0,
+        numa: None,
+    };
     let Some(section) = root.table("eal", "[eal]") else { return eal };
     lines.main_lcore = section.line;
     lines.workers = vec![section.line];
@@ -96,6 +105,9 @@ fn eal(root: &Section<'_>, lines: &mut Lines) -> Eal {
     eal.memory_mib = value_or(mib, 512);
     let sleep = section.optional("idle_sleep_us", "microseconds from 0 to 10000", value::integer(0..=10_000));
     eal.idle_sleep_us = value_or(sleep, 0);
+    // Those that DPDK knows (RTE_MAX_NUMA_NODES).
+    let numa = section.optional("numa", "a NUMA node from 0 to 31", value::integer(0..=31));
+    eal.numa = take(numa, &mut lines.numa);
     section.finish();
     eal
 }

@@ -1,8 +1,9 @@
 //! The ports and the pool they receive into.
 
 use crate::config::{Config, Port as PortConfig, format_mac, is_pci};
+use crate::numa::Machine;
 use anyhow::Context;
-use dpdk::{Eal, Mempool, PoolOptions, Port, PortOptions, RxQueue, TxQueue};
+use dpdk::{Eal, Mempool, PoolOptions, Port, PortOptions, RxQueue, SocketId, TxQueue};
 use pipeline::{PORT_BURST, PortIndex};
 use std::fmt;
 
@@ -35,8 +36,8 @@ pub(super) fn pci_addresses(config: &Config) -> Vec<String> {
 }
 
 impl Ports {
-    /// Opens and configures all ports; none receives yet.
-    pub(super) fn open(eal: &Eal, config: &Config) -> anyhow::Result<Self> {
+    /// Opens and configures all ports, with the pool on the NUMA node `memory`; none receives yet.
+    pub(super) fn open(eal: &Eal, config: &Config, memory: Option<u16>) -> anyhow::Result<Self> {
         let mut ports = Vec::new();
         for (port, named) in config.ports.iter().zip(&config.pipeline.ports) {
             let opened = Port::open(eal, &port.device).with_context(|| format!("port {:?}", named.name))?;
@@ -44,8 +45,8 @@ impl Ports {
         }
         let room = data_room(config, &ports)?;
         let count = buffers(config);
-        let options =
-            PoolOptions { name: "packets", count, cache: CACHE, data_room: room, ..PoolOptions::default() };
+        let socket = memory.map_or(SocketId::ANY, |node| SocketId(node.into()));
+        let options = PoolOptions { name: "packets", count, cache: CACHE, data_room: room, socket };
         let pool = Mempool::new(eal, &options).with_context(|| {
             let mib = (u64::from(count) * (u64::from(room) + 256)) >> 20;
             format!("{count} packet buffers need {mib} MiB: raise [eal] memory_mib, or use fewer descriptors")
@@ -60,6 +61,16 @@ impl Ports {
     /// The pool they receive into.
     pub(super) fn pool(&self) -> &Mempool {
         &self.pool
+    }
+
+    /// The NUMA node that a port's device is on; None where it is on none or does not say.
+    pub(super) fn node(&self, config: &Config, position: usize) -> Option<u16> {
+        let ((_, port), settings) = (self.ports.get(position)?, config.ports.get(position)?);
+        // A virtual device tells the main lcore's.
+        match is_pci(port.device()) {
+            true => super::node(port.socket()),
+            false => Machine::this().of_device(&settings.device),
+        }
     }
 
     /// The pipeline's configuration with the devices' MACs.
