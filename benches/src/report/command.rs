@@ -105,7 +105,7 @@ mod tests {
     use crate::report::{Machine, sample};
 
     fn written(folder: &Path, name: &str, cpu: &str, mpps: f64) -> PathBuf {
-        let mut report = sample(&[("hotpath.mpps.1k", "Mpps", &[mpps])]);
+        let mut report = sample(&[("hotpath.mpps.1k", "Mpps", &[mpps; 3])]);
         report.machine = Machine { cpu: cpu.into(), ..Machine::default() };
         report.write(&folder.join(name)).unwrap();
         folder.join(name)

@@ -135,19 +135,35 @@ pub enum Better {
     Higher,
 }
 
-/// Figures whose unit says the wrong thing: beginning of the name, unit, and what is better.
-const EXCEPTIONS: &[(&str, &str, Better)] =
-    &[("latency.", "ratio", Better::Lower), ("bad.", "ratio", Better::Lower)];
+/// Whether a figure is counted or computed rather than timed: one run is as good as many.
+pub fn is_counted(name: &str, unit: &str) -> bool {
+    matches!(unit, "instructions" | "bytes") || name.contains(".load_at_refusal.")
+}
+
+/// Figures whose unit says the wrong thing: beginning of the name, unit (empty: any), and what is better; None: they tell of the
+/// machine, not of the program.
+const EXCEPTIONS: &[(&str, &str, Option<Better>)] = &[
+    ("latency.", "ratio", Some(Better::Lower)),
+    ("bad.", "ratio", Some(Better::Lower)),
+    ("table.load_at_refusal.", "share", Some(Better::Higher)),
+    ("soak.preempted_per_second", "1/s", Some(Better::Lower)),
+    ("soak.quiet_", "", None),
+    ("soak.stolen_", "", None),
+    ("soak.longest_pause_stolen_us", "us", None),
+    ("rpc.get_idle_", "", None),
+];
 
 /// Which way is better for a figure; None if that is nobody's wish, or it is another program's figure.
 pub fn better(name: &str, unit: &str) -> Option<Better> {
-    let theirs = name.contains(".testpmd") || name.starts_with("peer.") && !name.contains(".ratio");
+    let theirs = (name.contains(".testpmd") || name.starts_with("peer.")) && !name.contains(".ratio");
     if theirs {
         return None;
     }
-    let exception = EXCEPTIONS.iter().find(|(start, of, _)| name.starts_with(start) && unit == *of);
+    let is_it = |(start, of, _): &&(&str, &str, _)| name.starts_with(start) && (of.is_empty() || *of == unit);
+    if let Some((.., better)) = EXCEPTIONS.iter().find(is_it) {
+        return *better;
+    }
     match unit {
-        _ if exception.is_some() => exception.map(|(.., better)| *better),
         "cycles" | "cycles/packet" | "instructions" | "bytes" | "ns" | "us" | "µs" | "ms" | "s" | "share" => {
             Some(Better::Lower)
         }
@@ -183,7 +199,30 @@ mod tests {
         assert_eq!(better("peer.ovs_dpdk.mpps.1M", "Mpps"), None);
         assert_eq!(better("peer.ovs_dpdk.ratio.1M", "ratio"), Some(Better::Higher));
         assert_eq!(better("memif.ratio_to_testpmd.1k", "ratio"), Some(Better::Higher));
+        assert_eq!(better("peer.testpmd.macswap_burst128.mpps.1k", "Mpps"), None);
+        assert_eq!(better("peer.testpmd.macswap_burst128.ratio.1k", "ratio"), Some(Better::Higher));
+        assert_eq!(better("peer.nftables.ratio_by_cycles.64k", "ratio"), Some(Better::Higher));
         assert_eq!(better("something", "furlongs"), None);
+    }
+
+    #[test]
+    fn exceptions_are_for_what_their_unit_says_wrongly() {
+        assert_eq!(better("soak.preempted_per_second", "1/s"), Some(Better::Lower));
+        assert_eq!(better("soak.added_per_second", "1/s"), Some(Better::Higher));
+        assert_eq!(better("table.load_at_refusal.64k", "share"), Some(Better::Higher));
+        assert_eq!(better("table.reader_loss", "share"), Some(Better::Lower));
+        assert_eq!(better("latency.p99_ratio_to_testpmd.50", "ratio"), Some(Better::Lower));
+    }
+
+    #[test]
+    fn the_machines_own_noise_is_neither_better_nor_worse() {
+        assert_eq!(better("soak.quiet_longest_pause_us", "us"), None);
+        assert_eq!(better("soak.quiet_preempted_per_second", "1/s"), None);
+        assert_eq!(better("soak.stolen_share", "share"), None);
+        assert_eq!(better("soak.longest_pause_stolen_us", "us"), None);
+        assert_eq!(better("rpc.get_idle_p99_ms", "ms"), None);
+        assert_eq!(better("soak.longest_pause_us", "us"), Some(Better::Lower));
+        assert_eq!(better("rpc.get_p99_ms", "ms"), Some(Better::Lower));
     }
 
     #[test]
