@@ -27,10 +27,12 @@ pub struct Goal {
 pub struct Bounds {
     /// The goal.
     pub loss_ratio: f64,
-    /// The highest load that is good; None if not even the lowest one is.
+    /// The highest load found good; None if there is none: unless cut short, not even the lowest one is.
     pub lower: Option<f64>,
-    /// The lowest load that is not; None if the highest one is good.
+    /// The lowest load found not to be; None if there is none: unless cut short, the highest one is good.
     pub upper: Option<f64>,
+    /// The trials were used up before the bounds were near, or at the end of the range.
+    pub cut_short: bool,
     /// Trials that it took.
     pub trials: u32,
 }
@@ -47,8 +49,18 @@ pub struct Measured {
 /// Phases: trials get longer, bounds nearer, by this factor each.
 const PHASES: u32 = 3;
 const NARROWER: f64 = 2.0;
-/// Trials of a load in the last phase, unless fewer decide.
+/// Trials of a load in the last phase, unless fewer decide; before it one is enough.
 const TRIALS: u32 = 3;
+
+/// A phase.
+struct Phase {
+    width: f64,
+    duration: Duration,
+    /// Trials of a load, unless fewer decide.
+    votes: u32,
+    /// Trials of the search at the end of which the phase ends: no phase lives on those that come after it.
+    until: u32,
+}
 
 /// A search under way.
 pub struct Search<'m, E> {
@@ -79,57 +91,52 @@ impl<'m, E> Search<'m, E> {
         for phase in 0..PHASES {
             let growth = (self.goal.last.as_secs_f64() / self.goal.first.as_secs_f64()).max(1.0);
             let share = f64::from(phase) / f64::from(PHASES - 1);
-            let duration = self.goal.first.mul_f64(growth.powf(share));
-            let width = self.goal.width * NARROWER.powi((PHASES - 1 - phase) as i32);
-            let (good, bad) = self.narrow(lower, upper, width, duration, phase + 1 == PHASES)?;
-            if self.trials >= self.goal.trials {
-                // Cut short: a bound that this phase has not come to is the former's, unless it was refuted.
-                let former = found.0.filter(|former| bad.is_none_or(|bad| *former < bad));
-                found = (good.or(former), bad.or(found.1));
-                break;
-            }
-            found = (good, bad);
+            let step = Phase {
+                width: self.goal.width * NARROWER.powi((PHASES - 1 - phase) as i32),
+                duration: self.goal.first.mul_f64(growth.powf(share)),
+                votes: if phase + 1 == PHASES { TRIALS } else { 1 },
+                until: self.goal.trials * (phase + 1) / PHASES,
+            };
+            found = self.narrow(lower, upper, &step)?;
             lower = found.0.unwrap_or(self.range.0);
             upper = found.1.unwrap_or(self.range.1);
         }
         let (lower, upper) = found;
-        Ok(Bounds { loss_ratio: self.goal.loss_ratio, lower, upper, trials: self.trials })
+        let cut_short = match found {
+            (Some(lower), Some(upper)) => !near(lower, upper, self.goal.width),
+            (Some(lower), None) => lower < self.range.1,
+            (None, upper) => upper.is_none_or(|upper| upper > self.range.0),
+        };
+        Ok(Bounds { loss_ratio: self.goal.loss_ratio, lower, upper, cut_short, trials: self.trials })
     }
 
-    /// Bounds around two guesses, verified with trials of this duration.
-    fn narrow(
-        &mut self,
-        lower: f64,
-        upper: f64,
-        width: f64,
-        duration: Duration,
-        last: bool,
-    ) -> Result<(Option<f64>, Option<f64>), E> {
+    /// Bounds around two guesses, verified.
+    fn narrow(&mut self, lower: f64, upper: f64, phase: &Phase) -> Result<(Option<f64>, Option<f64>), E> {
         let (mut good, mut bad) = (None, None);
-        if self.decide(lower, duration, last)? {
+        if self.decide(lower, phase)? {
             good = Some(lower);
         } else {
             bad = Some(lower);
         }
         if good.is_some() && upper > lower {
-            if self.decide(upper, duration, last)? {
+            if self.decide(upper, phase)? {
                 good = Some(upper);
             } else {
                 bad = Some(upper);
             }
         }
         // Outward in growing steps, until there is one of each, or the range ends.
-        let mut step = width;
+        let mut step = phase.width;
         while good.is_none() || bad.is_none() {
             let next = match (good, bad) {
-                (None, Some(bad)) if bad > self.range.0 => (bad * (1.0 - step)).max(self.range.0),
+                (None, Some(bad)) if bad > self.range.0 => self.below(bad, step, phase),
                 (Some(good), None) if good < self.range.1 => (good * (1.0 + step)).min(self.range.1),
                 _ => return Ok((good, bad)),
             };
-            if self.trials >= self.goal.trials {
+            if self.trials >= phase.until {
                 return Ok((good, bad));
             }
-            if self.decide(next, duration, last)? {
+            if self.decide(next, phase)? {
                 good = Some(next);
             } else {
                 bad = Some(next);
@@ -137,11 +144,11 @@ impl<'m, E> Search<'m, E> {
             step = (2.0 * step).min(0.5);
         }
         while let (Some(low), Some(high)) = (good, bad) {
-            if high - low <= width * high || self.trials >= self.goal.trials {
+            if near(low, high, phase.width) || self.trials >= phase.until {
                 break;
             }
             let middle = (low * high).sqrt();
-            if self.decide(middle, duration, last)? {
+            if self.decide(middle, phase)? {
                 good = Some(middle);
             } else {
                 bad = Some(middle);
@@ -150,12 +157,21 @@ impl<'m, E> Search<'m, E> {
         Ok((good, bad))
     }
 
-    /// Whether most trials of a load are good; before the last phase one is enough.
-    fn decide(&mut self, rate: f64, duration: Duration, last: bool) -> Result<bool, E> {
-        let most = if last { TRIALS } else { 1 };
+    /// The next load to try below `bad`: a step down, or as many at once as bring the lowest load within the trials that are left. So
+    /// a search that has found nothing good ends there, and not somewhere above it.
+    fn below(&self, bad: f64, step: f64, phase: &Phase) -> f64 {
+        let decisions = (phase.until.saturating_sub(self.trials) / phase.votes).max(1);
+        let even = bad * (self.range.0 / bad).powf(1.0 / f64::from(decisions));
+        let next = if decisions == 1 { self.range.0 } else { even.min(bad * (1.0 - step)) };
+        next.max(self.range.0)
+    }
+
+    /// Whether most trials of a load are good.
+    fn decide(&mut self, rate: f64, phase: &Phase) -> Result<bool, E> {
+        let most = phase.votes;
         let (mut good, mut bad) = (0, 0);
         while good * 2 < most && bad * 2 < most {
-            let measured = self.trial(rate, duration)?;
+            let measured = self.trial(rate, phase.duration)?;
             if self.good(measured) {
                 good += 1;
             } else {
@@ -173,6 +189,11 @@ impl<'m, E> Search<'m, E> {
     fn good(&self, measured: Measured) -> bool {
         measured.loss_ratio <= self.goal.loss_ratio
     }
+}
+
+/// Whether two bounds are within a share of the upper one.
+fn near(low: f64, high: f64, width: f64) -> bool {
+    high - low <= width * high
 }
 
 #[cfg(test)]
@@ -238,11 +259,83 @@ mod tests {
         assert!(found.lower.unwrap() <= limit && limit <= found.upper.unwrap(), "{found:?}");
     }
 
+    /// Loads that were tried, lowest first, too.
+    fn tried(goal: Goal, mut device: impl FnMut(f64, Duration) -> f64) -> (Bounds, Vec<f64>) {
+        let mut loads = Vec::new();
+        let found = search(goal, |rate, duration| {
+            loads.push(rate);
+            device(rate, duration)
+        });
+        loads.sort_by(f64::total_cmp);
+        (found, loads)
+    }
+
+    /// Whatever the capacity and however few the trials: bounds hold, and none is told that no trial has shown.
     #[test]
-    fn a_limit_of_trials_ends_it_with_bounds_that_hold() {
-        let found = search(Goal { trials: 5, ..NDR }, capacity(2e3));
-        assert!(found.trials < 12, "{found:?}");
-        assert!(found.lower.is_none_or(|lower| lower <= 2e3) && found.upper.unwrap() >= 2e3, "{found:?}");
+    fn bounds_have_evidence_when_trials_run_out() {
+        for trials in [1, 3, 5, 8, 12, 16, 25, 40] {
+            for limit in [5e2, 1e3, 2e3, 9e4, 0.8e6, 4.4e6, 19e6, 30e6] {
+                let (found, loads) = tried(Goal { trials, ..NDR }, capacity(limit));
+                let context = format!("{trials} trials, {limit}: {found:?} of {loads:?}");
+                assert!(found.trials <= trials + 2 * TRIALS + 4, "{context}");
+                assert!(
+                    found.lower.is_none_or(|lower| lower <= limit && loads.contains(&lower)),
+                    "{context}"
+                );
+                assert!(found.upper.is_none_or(|upper| upper > limit && loads.contains(&upper)), "{context}");
+                assert!(found.lower.is_some() || found.cut_short || loads[0] <= 1e3, "{context}");
+                assert!(found.upper.is_some() || found.cut_short || limit >= 20e6, "{context}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_trials_are_spent_downwards() {
+        // Good only far below what its first trial forwards; few trials to come there.
+        for trials in [25, 20, 15] {
+            let found = search(Goal { trials, ..NDR }, |rate, _| if rate > 2e3 { 0.1 } else { 0.0 });
+            assert!(found.lower.is_some_and(|lower| (1e3..=2e3).contains(&lower)), "{found:?}");
+        }
+        let (found, loads) = tried(Goal { trials: 25, ..NDR }, |_, _| 0.1);
+        assert_eq!((found.lower, found.upper, found.cut_short), (None, Some(1e3), false), "{loads:?}");
+    }
+
+    #[test]
+    fn what_is_refuted_late_leaves_trials_to_look_below() {
+        // Short trials show nothing wrong; all long ones do, above a hundredth of what short ones say.
+        let found = search(Goal { trials: 25, ..NDR }, changing(4e6, 4e4));
+        assert!(found.lower.is_some_and(|lower| lower <= 4e4), "{found:?}");
+        assert!(found.upper.is_some_and(|upper| upper >= 4e4) && found.cut_short, "{found:?}");
+    }
+
+    /// Short trials know one capacity, the long ones another.
+    fn changing(short: f64, long: f64) -> impl FnMut(f64, Duration) -> f64 {
+        move |rate, duration| {
+            let limit = if duration < NDR.last { short } else { long };
+            (1.0 - limit / rate).max(0.0)
+        }
+    }
+
+    #[test]
+    fn each_phase_has_trials_of_its_own() {
+        for trials in 9..40 {
+            // What comes through at most is no guide: short trials have far to go.
+            let lossy = |rate, duration| if duration < NDR.last && rate < 1e5 { 0.0 } else { 0.05 };
+            let found = search(Goal { trials, ..NDR }, lossy);
+            assert_eq!((found.lower, found.upper, found.cut_short), (None, Some(1e3), false), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn cut_short_is_said_whatever_bound_is_missing() {
+        assert!(!search(NDR, capacity(4e6)).cut_short);
+        assert!(!search(NDR, capacity(1e9)).cut_short);
+        let neither_near = search(Goal { trials: 4, ..NDR }, capacity(2e3));
+        assert!(neither_near.cut_short, "{neither_near:?}");
+        let no_lower = search(Goal { trials: 3, ..NDR }, changing(2.2e6, 10.0));
+        assert!(no_lower.lower.is_none() && no_lower.cut_short, "{no_lower:?}");
+        let no_upper = search(Goal { trials: 9, ..NDR }, changing(1e4, 1e9));
+        assert!(no_upper.upper.is_none() && no_upper.cut_short, "{no_upper:?}");
     }
 
     /// Every seventh trial is spoilt by the machine.

@@ -16,8 +16,8 @@ pub struct Curve {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Curves over load, 0 to 100 %.
-pub fn curves((title, subtitle): (&str, &str), unit: &str, curves: &[Curve]) -> String {
+/// Curves over load, 0 to 100 % of `whole`.
+pub fn curves((title, subtitle): (&str, &str), whole: &str, unit: &str, curves: &[Curve]) -> String {
     let rows = curves.len().div_ceil(3);
     let top = 92.0 + 22.0 * f64::from(u8::try_from(rows).unwrap_or(u8::MAX));
     let mut svg = Svg::new(title, subtitle, top + PLOT + 52.0);
@@ -41,12 +41,7 @@ pub fn curves((title, subtitle): (&str, &str), unit: &str, curves: &[Curve]) -> 
         svg.line(&[[x(load), top], [x(load), top + PLOT]], 1.0, GRID, "");
         svg.text([x(load), top + PLOT + 20.0], Anchor::Middle, INK, &format!("{load} %"));
     }
-    svg.text(
-        [WIDTH / 2.0, top + PLOT + 40.0],
-        Anchor::Middle,
-        GREY,
-        "load, share of the gateway's no-drop rate",
-    );
+    svg.text([WIDTH / 2.0, top + PLOT + 40.0], Anchor::Middle, GREY, &format!("load, share of {whole}"));
     for curve in curves {
         let points: Vec<_> = curve.points.iter().map(|(load, value)| [x(*load), y(*value)]).collect();
         svg.line(&points, 2.0, curve.colour, curve.dashes);
@@ -98,6 +93,6 @@ mod tests {
     }
 
     fn curves_of(list: &[Curve]) -> String {
-        curves(("t", "s"), "µs", list)
+        curves(("t", "s"), "whole", "µs", list)
     }
 }

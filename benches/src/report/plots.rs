@@ -32,11 +32,12 @@ const SIZES: [&str; 4] = ["1k", "64k", "1M", "16M"];
 const OURS: &str = "#0b7a75";
 
 /// Who is drawn how, by what stands before `.mpps.` in the name: label, colour.
-const WHO: [(&str, &str, &str); 6] = [
+const WHO: [(&str, &str, &str); 7] = [
     ("memif", "gateway", OURS),
     ("hotpath", "gateway in process", "#7fc4c0"),
     ("memif.testpmd_macswap", "testpmd macswap, no NAT", "#8c959f"),
     ("memif.testpmd_io", "testpmd io, no NAT", "#c4cad0"),
+    ("peer.testpmd.macswap_burst128", "testpmd macswap, ×128", "#a9b1b9"),
     ("peer.ovs_dpdk", "OVS-DPDK ct+nat", "#d9822b"),
     ("peer.nftables", "Linux nftables", "#6f5bd6"),
 ];
@@ -80,18 +81,28 @@ fn groups(mut series: Vec<Series>) -> Option<(Vec<String>, Vec<Series>)> {
     (!used.is_empty()).then_some((names, series))
 }
 
-/// The number of sessions at which most contenders were measured; the gateway alone if there was nobody else.
+/// What a contender's core was busy for, by the conditions, if that leaves more than a tenth of it: the rate is the generator's.
+fn idling(figure: &Figure) -> Option<&str> {
+    let share = figure.conditions.split_once("was busy for ")?.1.split_once(" %")?.0;
+    (share.parse::<f64>().ok()? < 90.0).then_some(share)
+}
+
+/// The number of sessions at which most contenders were measured, the largest of those; the gateway alone if there was nobody else.
 fn headline(report: &Report) -> Option<String> {
     let rates = rates(report);
     let against = |size: usize| {
         let contenders = rates.iter().filter(|(who, _)| who != "hotpath");
-        contenders.filter_map(|(_, series)| Some((series, series.values[size]?))).collect::<Vec<_>>()
+        contenders.filter_map(|(who, series)| Some((who, series, series.values[size]?))).collect::<Vec<_>>()
     };
     let size = (0..SIZES.len()).max_by_key(|size| against(*size).len())?;
     let machine = report.machine.summary();
     let mut rows: Vec<_> = against(size)
         .into_iter()
-        .map(|(series, value)| (series.label.clone(), value, series.colour))
+        .map(|(who, series, value)| {
+            let figure = report.figure(&format!("{who}.mpps.{}", SIZES[size]));
+            let note = figure.and_then(idling).map(|share| format!(", {share} % busy")).unwrap_or_default();
+            (format!("{}{note}", series.label), value, series.colour)
+        })
         .collect();
     if rows.len() > 1 {
         rows.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -154,10 +165,17 @@ fn latency_point(name: &str) -> Option<(&str, String, f64)> {
     Some((who, format!("p{}", percentile.replace('_', ".")), load.parse().ok()?))
 }
 
+/// What loads are shares of: "50 % of the gateway's no-drop rate: 2 Mpps, …".
+fn whole(conditions: &str) -> Option<&str> {
+    conditions.split_once(" % of ")?.1.split_once(':').map(|(whole, _)| whole)
+}
+
 fn latency(report: &Report) -> Option<String> {
     let mut list: Vec<Curve> = Vec::new();
+    let mut share_of = "a rate that the conditions tell";
     for figure in &report.results {
         let Some((who, percentile, load)) = latency_point(&figure.name) else { continue };
+        share_of = whole(&figure.conditions).unwrap_or(share_of);
         let label = format!("{who} {percentile}");
         let colour = if who == "gateway" { OURS } else { "#8c959f" };
         let dashes = match percentile.as_str() {
@@ -174,7 +192,7 @@ fn latency(report: &Report) -> Option<String> {
     list.sort_by(|a, b| a.label.cmp(&b.label));
     list.iter_mut().for_each(|curve| curve.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
     let subtitle = format!("64-byte frames, from burst made to burst arrived; {}", report.machine.summary());
-    (!list.is_empty()).then(|| curves(("Latency over load", &subtitle), "µs", &list))
+    (!list.is_empty()).then(|| curves(("Latency over load", &subtitle), share_of, "µs", &list))
 }
 
 #[cfg(test)]
@@ -213,6 +231,18 @@ mod tests {
     }
 
     #[test]
+    fn whose_core_idled_is_said() {
+        let mut report =
+            sample(&[("memif.mpps.64k", "Mpps", &[9.0]), ("peer.nftables.mpps.64k", "Mpps", &[0.4])]);
+        for (busy, said) in [(41, true), (89, true), (97, false)] {
+            report.results[1].conditions = format!("on one core, which was busy for {busy} %, in turn");
+            let file = headline(&report).unwrap();
+            assert_eq!(file.contains(&format!("Linux nftables, {busy} % busy")), said, "{file}");
+            assert!(file.contains("Linux nftables"));
+        }
+    }
+
+    #[test]
     fn contenders_nobody_named_are_drawn_by_their_name() {
         let report = sample(&[("peer.vpp.mpps.1M", "Mpps", &[3.0]), ("memif.mpps.1k", "Mpps", &[4.0])]);
         let file = throughput(&report).unwrap();
@@ -225,6 +255,18 @@ mod tests {
         assert_eq!(latency_point("latency.p99_us.50"), Some(("gateway", "p99".into(), 50.0)));
         assert_eq!(latency_point("latency.testpmd_p99_9_us.90"), Some(("testpmd", "p99.9".into(), 90.0)));
         assert_eq!(latency_point("latency.p99_ratio_to_testpmd.50"), None);
+    }
+
+    #[test]
+    fn latency_is_over_the_rate_that_the_conditions_tell() {
+        let mut report = sample(&[("latency.p99_us.50", "us", &[3.0])]);
+        for whole in ["the gateway's no-drop rate", "the gateway's PDR (every rate loses packets here)"] {
+            report.results[0].conditions = format!("50 % of {whole}: 2.235 Mpps, 64 B: 3 % lost");
+            let file = latency(&report).unwrap();
+            assert!(file.contains(&format!("share of {whole}<")), "{file}");
+        }
+        report.results[0].conditions = "in a test".into();
+        assert!(!latency(&report).unwrap().contains("drop rate"));
     }
 
     #[test]
