@@ -55,6 +55,18 @@ pub fn softirq_waited(core: usize) -> Duration {
     Duration::from_nanos(waited.unwrap_or(0))
 }
 
+/// Time that the hypervisor has had a core which had something to do, in hundredths of a second.
+pub fn stolen(core: usize) -> Duration {
+    ticks_stolen(&std::fs::read_to_string("/proc/stat").unwrap_or_default(), core)
+}
+
+/// From /proc/stat; proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal.
+fn ticks_stolen(stat: &str, core: usize) -> Duration {
+    let line = stat.lines().find_map(|line| line.strip_prefix(&format!("cpu{core} ")));
+    let ticks = line.and_then(|line| line.split_whitespace().nth(7)?.parse().ok());
+    Duration::from_millis(10 * ticks.unwrap_or(0))
+}
+
 fn probe(a: usize, b: usize) -> Option<f64> {
     let ball = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -94,4 +106,17 @@ fn bounce(ball: &AtomicU64, mine: u64) -> bool {
     }
     std::hint::spin_loop();
     ours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cores_stolen_time_is_its_own() {
+        let stat = "cpu  9 9 9 9 9 9 9 99 9 9\ncpu0 1 2 3 4 5 6 7 8 9 10\ncpu1 1 2 3 4 5 6 7 12 9 10\n";
+        assert_eq!(ticks_stolen(stat, 0), Duration::from_millis(80));
+        assert_eq!(ticks_stolen(stat, 1), Duration::from_millis(120));
+        assert_eq!(ticks_stolen(stat, 2), Duration::ZERO);
+    }
 }

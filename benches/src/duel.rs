@@ -15,8 +15,11 @@ use std::time::{Duration, Instant};
 pub const WINDOW: usize = 1000;
 /// How long a run waits for near cores.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Share of a run in which a device may have waited for its core.
+/// Share of a run in which a device may have waited for its core, and in which a hypervisor may have had either core.
 const HELD_UP: f64 = 0.02;
+
+/// The generator's core and the device's.
+const CORES: [usize; 2] = [0, WORKER_CORE];
 
 /// The generator's ports to a device.
 pub struct Bench {
@@ -100,7 +103,7 @@ impl Contender {
     pub fn trial(&mut self, trial: &Trial) -> Result<Run> {
         let before = cores::wait_near(0, 1, PATIENCE);
         cores::pin(0)?;
-        let waited = self.waited();
+        let (waited, stolen) = (self.waited(), CORES.map(cores::stolen));
         let start = Instant::now();
         let (outcome, cycles) = self.awake(|bench, traffic, meter| {
             let work = || meter.map(|meter| meter()).transpose();
@@ -111,14 +114,18 @@ impl Contender {
             Ok((outcome, cycles))
         })?;
         let elapsed = start.elapsed();
-        let waited_after = self.waited();
+        let (waited_after, stolen_after) = (self.waited(), CORES.map(cores::stolen));
         let after = cores::round_trip_ns(0, 1);
         cores::pin(0)?;
         ensure!(outcome.counts.wrong == 0, "{} sent wrong packets:\n{}", self.name, outcome.table());
         ensure!(outcome.counts.received > 0, "{} sent nothing back:\n{}", self.name, outcome.table());
         let near = [before, after].iter().flatten().all(|ns| *ns <= cores::NEAR_NS);
-        let waited = waited_after.saturating_sub(waited).as_secs_f64() / elapsed.as_secs_f64();
-        let held_up = waited > HELD_UP || outcome.stalled_seconds > HELD_UP * outcome.seconds;
+        let too_long = |before: Duration, after: Duration| {
+            after.saturating_sub(before).as_secs_f64() > HELD_UP * elapsed.as_secs_f64()
+        };
+        let stolen = stolen.into_iter().zip(stolen_after).any(|(before, after)| too_long(before, after));
+        let held_up =
+            stolen || too_long(waited, waited_after) || outcome.stalled_seconds > HELD_UP * outcome.seconds;
         Ok(Run { outcome, fair: near && !held_up, cycles })
     }
 

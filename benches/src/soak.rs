@@ -10,6 +10,7 @@ use conntrack::{SessionSpec, SessionTable, TableConfig, Timestamp};
 use dpdk::{Mbuf, Mempool};
 use gateway::frame::Frame;
 use hdrhistogram::Histogram;
+use nix::time::{ClockId, clock_gettime};
 use pipeline::{BURST, Burst, Io, Pipeline, PortIndex, Worker};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -73,25 +74,24 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
         format!("{} s of the same traffic and nothing else: the machine's own pauses", QUIET.as_secs());
     let micros = |nanos: u64| vec![nanos as f64 / 1e3];
     let report = &mut stand.report;
-    report.add("soak.longest_pause_us", "us", micros(polled.gaps.max()), conditions.clone());
-    report.add("soak.quiet_longest_pause_us", "us", micros(quiet.gaps.max()), alone.clone());
-    report.add("soak.longest_pause_own_us", "us", micros(polled.own.max()), format!(
-        "{conditions}; only pauses in which the worker kept its core: {} of {} longer than {} us, {} of those with page faults",
-        polled.kept, polled.kept + polled.preempted, SUSPICIOUS / 1000, polled.faulted
-    ));
-    report.add(
-        "soak.preempted_per_second",
-        "1/s",
-        vec![polled.preempted as f64 / seconds],
-        conditions.clone(),
-    );
-    report.add("soak.quiet_longest_pause_own_us", "us", micros(quiet.own.max()), alone.clone());
-    report.add(
-        "soak.quiet_preempted_per_second",
-        "1/s",
-        vec![quiet.preempted as f64 / QUIET.as_secs_f64()],
-        alone.clone(),
-    );
+    for (prefix, polled, conditions) in [("", &polled, &conditions), ("quiet_", &quiet, &alone)] {
+        let split = format!(
+            "{conditions}; {} pauses longer than {} us, in {} of them the worker kept its core, {} of those with page faults",
+            polled.kept + polled.preempted,
+            SUSPICIOUS / 1000,
+            polled.kept,
+            polled.faulted
+        );
+        let seconds = polled.nanos as f64 / 1e9;
+        let mut add = |name: &str, unit: &str, runs: Vec<f64>, conditions: &str| {
+            report.add(format!("soak.{prefix}{name}"), unit, runs, conditions);
+        };
+        add("longest_pause_us", "us", micros(polled.gaps.max()), conditions);
+        add("longest_pause_own_us", "us", micros(polled.own.max()), &split);
+        add("longest_pause_stolen_us", "us", micros(polled.longest_stolen), &split);
+        add("stolen_share", "share", vec![polled.stolen as f64 / polled.nanos as f64], &split);
+        add("preempted_per_second", "1/s", vec![polled.preempted as f64 / seconds], conditions);
+    }
     let rare = |polled: &Polled| micros(polled.gaps.value_at_quantile(0.999_999));
     report.add("soak.pause_p99_9999_us", "us", rare(&polled), conditions.clone());
     report.add("soak.quiet_pause_p99_9999_us", "us", rare(&quiet), alone);
@@ -153,11 +153,17 @@ fn keep_house(table: &SessionTable, pipeline: &Pipeline, uptime: Uptime) -> Resu
 
 struct Polled {
     packets: u64,
+    /// Nanoseconds that it lasted.
+    nanos: u64,
     /// Nanoseconds from poll to poll, without those in which the thread waited for its core.
     gaps: Histogram<u64>,
-    /// Nanoseconds from poll to poll, only of those in which the thread kept its core.
+    /// The same without what the hypervisor took, only of those in which the thread kept its core.
     own: Histogram<u64>,
-    /// Suspicious gaps in which it did,
+    /// Nanoseconds of suspicious gaps in which the hypervisor had the core,
+    stolen: u64,
+    /// and the most in one of them.
+    longest_stolen: u64,
+    /// Suspicious gaps in which the thread kept its core,
     kept: u64,
     /// of those with page faults,
     faulted: u64,
@@ -168,15 +174,29 @@ struct Polled {
 impl Polled {
     fn new() -> Result<Self> {
         let histogram = || Histogram::new_with_bounds(1, 60_000_000_000, 3);
-        Ok(Self { packets: 0, gaps: histogram()?, own: histogram()?, kept: 0, faulted: 0, preempted: 0 })
+        Ok(Self {
+            packets: 0,
+            nanos: 0,
+            gaps: histogram()?,
+            own: histogram()?,
+            stolen: 0,
+            longest_stolen: 0,
+            kept: 0,
+            faulted: 0,
+            preempted: 0,
+        })
     }
 
     /// A gap that was looked into.
     #[cold]
     fn look_into(&mut self, gap: u64, before: &Disturbed, after: &Disturbed) {
-        self.gaps.saturating_record(gap.saturating_sub(after.waited - before.waited));
+        let unwaited = gap.saturating_sub(after.waited - before.waited);
+        let stolen = after.stolen_since(before).min(unwaited);
+        self.stolen += stolen;
+        self.longest_stolen = self.longest_stolen.max(stolen);
+        self.gaps.saturating_record(unwaited);
         if after.switches == before.switches {
-            self.own.saturating_record(gap);
+            self.own.saturating_record(unwaited - stolen);
             self.kept += 1;
             self.faulted += u64::from(after.faults != before.faults);
         } else {
@@ -195,7 +215,8 @@ fn poll(worker: &mut Worker<Frame>, pool: &Mempool, uptime: Uptime, stop: &Atomi
     burst.push(to_frame(&traffic::hello())?);
     worker.process(traffic::UPLINK, &mut burst, uptime.nanos(), &mut io);
     let mut polled = Polled::new()?;
-    let (mut next, mut disturbed, mut last) = (0, Disturbed::now(), uptime.nanos());
+    let (mut next, mut disturbed, begun) = (0, Disturbed::now()?, uptime.nanos());
+    let mut last = begun;
     while !stop.load(Ordering::Relaxed) {
         while !burst.is_full() {
             burst.push(to_frame(&frames[next])?);
@@ -208,18 +229,20 @@ fn poll(worker: &mut Worker<Frame>, pool: &Mempool, uptime: Uptime, stop: &Atomi
         let gap = end - last;
         last = end;
         if gap > SUSPICIOUS {
-            let before = std::mem::replace(&mut disturbed, Disturbed::now());
-            polled.look_into(gap, &before, &disturbed);
+            polled.look_into(gap, &disturbed, &Disturbed::now()?);
+            // What happens during a look belongs to no gap.
+            disturbed = Disturbed::now()?;
             last = uptime.nanos();
         } else {
             polled.gaps.saturating_record(gap);
             polled.own.saturating_record(gap);
         }
     }
+    polled.nanos = last - begun;
     Ok(polled)
 }
 
-/// What the system has done to this thread so far.
+/// What the system, and whoever gives it its cores, have done to this thread so far.
 struct Disturbed {
     /// Nanoseconds that it could have run and had no core.
     waited: u64,
@@ -227,22 +250,48 @@ struct Disturbed {
     switches: u64,
     /// Page faults.
     faults: u64,
+    /// Nanoseconds by the clock,
+    wall: u64,
+    /// and those that the thread has run. The scheduler's clock stands still while a hypervisor has the core
+    /// (CONFIG_PARAVIRT_TIME_ACCOUNTING).
+    ran: u64,
 }
 
 impl Disturbed {
-    fn now() -> Self {
+    fn now() -> Result<Self> {
         let read =
             |file: &str| std::fs::read_to_string(format!("/proc/thread-self/{file}")).unwrap_or_default();
         let number = |text: Option<&str>| text.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        let (status, stat) = (read("status"), read("stat"));
-        let switches = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
-        // proc_pid_stat(5): minflt is field 10; the name, which may hold spaces, is field 2.
-        let faults = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(7));
-        Self {
-            waited: number(read("schedstat").split_whitespace().nth(1)),
-            switches: number(switches),
-            faults: number(faults),
+        let nanos = |clock| -> Result<u64> {
+            let time = clock_gettime(clock)?;
+            Ok(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+        };
+        loop {
+            let (status, stat, schedstat) = (read("status"), read("stat"), read("schedstat"));
+            let (wall, ran) =
+                (nanos(ClockId::CLOCK_MONOTONIC_RAW)?, nanos(ClockId::CLOCK_THREAD_CPUTIME_ID)?);
+            let waited = |text: &str| number(text.split_whitespace().nth(1));
+            let switches = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
+            // proc_pid_stat(5): minflt is field 10; the name, which may hold spaces, is field 2.
+            let faults = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(7));
+            let now = Self {
+                waited: waited(&schedstat),
+                switches: number(switches),
+                faults: number(faults),
+                wall,
+                ran,
+            };
+            // Taken off its core amid the look, what it says does not belong together.
+            if waited(&read("schedstat")) == now.waited {
+                return Ok(now);
+            }
         }
+    }
+
+    /// Nanoseconds since `before` in which the thread neither ran nor waited for its core: somebody else had the core itself.
+    fn stolen_since(&self, before: &Self) -> u64 {
+        let away = (self.wall - before.wall).saturating_sub(self.ran - before.ran);
+        away.saturating_sub(self.waited - before.waited)
     }
 }
 
@@ -260,5 +309,48 @@ impl Io<Frame> for Sink {
 
     fn duplicate(&mut self, packet: &Frame, headers: usize) -> Option<Frame> {
         Mbuf::share(&self.0, packet.mbuf(), headers).map(|mbuf| Frame::new(mbuf, ()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn disturbed(waited: u64, switches: u64, wall: u64, ran: u64) -> Disturbed {
+        Disturbed { waited, switches, faults: 0, wall, ran }
+    }
+
+    #[test]
+    fn what_the_hypervisor_takes_is_told_apart() {
+        let before = disturbed(7, 1, 1_000_000, 500);
+        let mut polled = Polled::new().unwrap();
+        // 4 ms since the last look, of those a gap of 3 ms; 2.5 ms neither run nor waited.
+        polled.look_into(3_000_000, &before, &disturbed(7, 1, 5_000_000, 1_500_500));
+        assert_eq!((polled.stolen, polled.longest_stolen, polled.kept), (2_500_000, 2_500_000, 1));
+        assert!(polled.gaps.equivalent(polled.gaps.max(), 3_000_000));
+        assert!(polled.own.equivalent(polled.own.max(), 500_000));
+    }
+
+    #[test]
+    fn waiting_for_the_core_is_not_stolen() {
+        let before = disturbed(0, 1, 0, 0);
+        let mut polled = Polled::new().unwrap();
+        // A gap of 5 ms: 1 ms run, 3 ms another thread, 1 ms stolen.
+        polled.look_into(5_000_000, &before, &disturbed(3_000_000, 2, 5_000_000, 1_000_000));
+        assert_eq!((polled.stolen, polled.kept, polled.preempted), (1_000_000, 0, 1));
+        assert!(polled.gaps.equivalent(polled.gaps.max(), 2_000_000));
+        assert!(polled.own.is_empty());
+    }
+
+    #[test]
+    fn no_more_is_stolen_than_the_gap_is_long() {
+        let before = disturbed(0, 1, 0, 0);
+        let mut polled = Polled::new().unwrap();
+        polled.look_into(30_000, &before, &disturbed(0, 1, 90_000, 10_000));
+        assert_eq!(polled.stolen, 30_000);
+        // Clocks that drift apart: more run than passed.
+        polled.look_into(30_000, &before, &disturbed(0, 1, 30_000, 30_100));
+        assert_eq!(polled.stolen, 30_000);
+        assert!(polled.own.equivalent(polled.own.max(), 30_000));
     }
 }
