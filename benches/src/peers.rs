@@ -1,15 +1,17 @@
-//! What one would use instead, beside the gateway: Open vSwitch with DPDK, and Linux with nftables.
+//! What one would use instead, beside the gateway: Open vSwitch with DPDK, and Linux with nftables; and testpmd with the gateway's
+//! own burst size.
 
 use crate::Stand;
 use crate::duel::{
-    Bench, Contender, Meter, WINDOW, cycles, flat_out, generator_busy, mpps, number, ratios, rounds,
+    Bench, Contender, Meter, Run, WINDOW, cycles, flat_out, generator_busy, mpps, number, ratios, rounds,
 };
-use crate::memif::{SIZES, gateway, profile};
+use crate::memif::{SIZES, back, gateway, profile, testpmd};
 use crate::report::median;
 use anyhow::{Context, Result, ensure};
 use benches::devices::Scratch;
 use benches::devices::nftables::{self, Nftables};
 use benches::devices::ovs::{self, Ovs};
+use benches::devices::testpmd::Mode;
 use benches::pktgen::generator::Traffic;
 use benches::pktgen::{Load, Trial};
 use std::path::Path;
@@ -23,19 +25,66 @@ const MISSING: f64 = 0.001;
 
 /// Ratios to Open vSwitch and nftables; what is not installed is left out, and said so.
 pub fn bench(stand: &mut Stand) -> Result<()> {
+    let scratch = Scratch::new("peers")?;
+    let mut swapping = testpmd(stand, Mode::MacswapBurst128, &scratch, &profile(1)?)?;
     for (name, sessions) in SIZES {
         let scratch = Scratch::new(&format!("peers-{name}"))?;
-        let mut ours = gateway(stand, &scratch, &profile(sessions)?)?;
+        let profile = profile(sessions)?;
+        let mut ours = gateway(stand, &scratch, &profile)?;
+        swapping.traffic = Traffic::new(&stand.eal, &back(&profile, Mode::Macswap))?;
+        larger_bursts(stand, &mut ours, &mut swapping, name, sessions).context("testpmd")?;
         if Path::new("/usr/lib/openvswitch-switch-dpdk").exists() {
             open_vswitch(stand, &mut ours, name, sessions, &scratch).context("Open vSwitch")?;
         } else {
             println!("peers: no Open vSwitch with DPDK here; `scripts/setup.sh bench` installs it");
         }
-        if name == "64k" {
-            nft(stand, &mut ours, sessions).context("nftables")?;
-        }
+        nft(stand, &mut ours, name, sessions).context("nftables")?;
     }
     Ok(())
+}
+
+/// The gateway takes up to 128 packets from a port at once, testpmd 32 unless told otherwise.
+fn larger_bursts(
+    stand: &mut Stand,
+    ours: &mut Contender,
+    theirs: &mut Contender,
+    name: &str,
+    sessions: u32,
+) -> Result<()> {
+    let (runs, unfair) = rounds(&mut [theirs, ours], &flat_out(), stand.runs)?;
+    let conditions = format!(
+        "{sessions} sessions, 64 B, as memif.testpmd_macswap but in bursts of up to 128, as the gateway's, in turn, \
+         {unfair} runs with far or shared cores; generator busy {} with testpmd, {} with the gateway",
+        generator_busy(&runs[0]),
+        generator_busy(&runs[1])
+    );
+    Pair { name: "peer.testpmd.macswap_burst128", size: name, runs: &runs }.record(stand, &conditions);
+    Ok(())
+}
+
+/// A peer's runs, and the gateway's between them.
+struct Pair<'r> {
+    name: &'r str,
+    size: &'r str,
+    runs: &'r [Vec<Run>],
+}
+
+impl Pair<'_> {
+    /// Rates, cycles, and the ratios of both.
+    fn record(&self, stand: &mut Stand, conditions: &str) {
+        let (name, size) = (self.name, self.size);
+        let [theirs, ours] = [0, 1].map(|who: usize| mpps(&self.runs[who]));
+        let [their_cycles, our_cycles] = [0, 1].map(|who: usize| cycles(&self.runs[who]));
+        let by_cycles = ratios(&their_cycles, &our_cycles);
+        let busy = format!(
+            "{conditions}; what a packet costs the forwarding core, by each one's own account, however fast the generator is"
+        );
+        let report = &mut stand.report;
+        report.add(format!("{name}.ratio.{size}"), "ratio", ratios(&ours, &theirs), conditions);
+        report.add(format!("{name}.mpps.{size}"), "Mpps", theirs, conditions);
+        report.add(format!("{name}.ratio_by_cycles.{size}"), "ratio", by_cycles, &busy);
+        report.add(format!("{name}.cycles.{size}"), "cycles", their_cycles, busy);
+    }
 }
 
 fn open_vswitch(
@@ -46,11 +95,17 @@ fn open_vswitch(
     scratch: &Scratch,
 ) -> Result<()> {
     let profile = ovs::profile(&profile(sessions)?);
-    let switch = Ovs::start(&profile, scratch)?;
+    let switch = Rc::new(Ovs::start(&profile, scratch)?);
     let bench = Bench::connect(stand, &switch.socket, 2)?;
     let traffic = Traffic::new(&stand.eal, &profile)?;
     let process = Some(switch.process.clone());
-    let mut theirs = Contender { name: "Open vSwitch", process, bench, traffic, meter: None };
+    let metered = switch.clone();
+    let meter: Meter = Box::new(move || {
+        let (cycles, packets) = metered.work()?;
+        Ok((cycles as f64, packets as f64))
+    });
+    let meter = Some(meter);
+    let mut theirs = Contender { name: "Open vSwitch", process, bench, traffic, meter };
     let filled = theirs.fill(FILL)?;
     ensure!(filled.loss_ratio() <= MISSING, "its connections do not fill up:\n{}", filled.table());
     let (runs, unfair) = rounds(&mut [&mut theirs, ours], &flat_out(), stand.runs)?;
@@ -61,14 +116,7 @@ fn open_vswitch(
         ovs::version().unwrap_or_default(),
         generator_busy(&runs[1])
     );
-    let [theirs, ours] = [0, 1].map(|position: usize| mpps(&runs[position]));
-    stand.report.add(
-        format!("peer.ovs_dpdk.ratio.{name}"),
-        "ratio",
-        ratios(&ours, &theirs),
-        conditions.clone(),
-    );
-    stand.report.add(format!("peer.ovs_dpdk.mpps.{name}"), "Mpps", theirs, conditions);
+    Pair { name: "peer.ovs_dpdk", size: name, runs: &runs }.record(stand, &conditions);
     Ok(())
 }
 
@@ -78,7 +126,7 @@ fn long() -> Trial {
     Trial { warm_up, ..Trial::new(Load::Window(WINDOW), Duration::from_millis(1800)) }
 }
 
-fn nft(stand: &mut Stand, ours: &mut Contender, sessions: u32) -> Result<()> {
+fn nft(stand: &mut Stand, ours: &mut Contender, name: &str, sessions: u32) -> Result<()> {
     let profile = nftables::profile(&profile(sessions)?);
     let kernel = Rc::new(Nftables::start(&profile)?);
     let device = |interface: &str| format!("net_af_packet{},iface={interface},qdisc_bypass=1", number());
@@ -103,16 +151,12 @@ fn nft(stand: &mut Stand, ours: &mut Contender, sessions: u32) -> Result<()> {
         u64::from(there) >= out * 99 / 100,
         "{out} packets were forwarded, {there} of them on the worker's core: receive packet steering does not work"
     );
-    let cycles = cycles(&runs[0]);
-    let busy = 100.0 * median(&mpps(&runs[0])) * 1e6 * median(&cycles) / hz;
+    let busy = 100.0 * median(&mpps(&runs[0])) * 1e6 * median(&cycles(&runs[0])) / hz;
     let conditions = format!(
         "{sessions} sessions, 64 B, ours VLAN to VXLAN over memif, theirs untagged between veth pairs over af_packet, \
          all forwarding in softirqs on the worker's core, which was busy for {busy:.0} %, {}, in turn, {unfair} runs with far or shared cores",
         nftables::version().unwrap_or_default()
     );
-    let [theirs, ours] = [0, 1].map(|position: usize| mpps(&runs[position]));
-    stand.report.add("peer.nftables.ratio.64k", "ratio", ratios(&ours, &theirs), conditions.clone());
-    stand.report.add("peer.nftables.mpps.64k", "Mpps", theirs, conditions.clone());
-    stand.report.add("peer.nftables.cycles.64k", "cycles", cycles, conditions);
+    Pair { name: "peer.nftables", size: name, runs: &runs }.record(stand, &conditions);
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::pktgen::Profile;
 use crate::pktgen::profile::Expect;
 use anyhow::{Context, Result, bail};
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The generator's end inside.
@@ -19,7 +20,10 @@ pub const OUTSIDE: &str = "nftout";
 const NAMESPACE: &str = "bench-nft";
 
 /// The namespace with its rules; removed when dropped.
-pub struct Nftables(());
+pub struct Nftables {
+    /// Settings of the whole machine, to be lowered again behind the namespace.
+    raised: Vec<Raised>,
+}
 
 /// nftables' and the kernel's versions.
 pub fn version() -> Result<String> {
@@ -38,11 +42,12 @@ pub fn profile(ours: &Profile) -> Profile {
 }
 
 impl Nftables {
-    /// Makes the namespace.
+    /// Makes the namespace, with room for the profile's connections: a bucket for each direction, as whoever has so many would set
+    /// it.
     pub fn start(profile: &Profile) -> Result<Self> {
         let _ = output("ip", &["netns", "del", NAMESPACE]);
         output("ip", &["netns", "add", NAMESPACE])?;
-        let made = Self(());
+        let mut made = Self { raised: Vec::new() };
         let (inside, outside) = (&profile.inside, &profile.outside);
         let mut script = String::new();
         for (outer, inner, mac) in [
@@ -65,14 +70,17 @@ impl Nftables {
              ip -n {NAMESPACE} neigh add 203.0.113.2 lladdr {out} dev out0\n\
              ip -n {NAMESPACE} route add 198.51.100.0/24 via 203.0.113.2\n\
              ip netns exec {NAMESPACE} sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 \
-             net.netfilter.nf_conntrack_max=2000000 net.netfilter.nf_conntrack_udp_timeout=3600 \
-             net.netfilter.nf_conntrack_udp_timeout_stream=3600\n",
+             net.netfilter.nf_conntrack_udp_timeout=3600 net.netfilter.nf_conntrack_udp_timeout_stream=3600\n",
             out = outside.mac
         );
         run("sh", &["-eu"], &script)?;
         let rules = "table ip nat {\n chain post {\n type nat hook postrouting priority srcnat;\n\
                      oifname \"out0\" meta l4proto udp snat to 203.0.113.10-203.0.113.250:1024-65535\n }\n}\n";
         run("ip", &["netns", "exec", NAMESPACE, "nft", "-f", "-"], rules)?;
+        // These are not a namespace's own.
+        for name in ["nf_conntrack_max", "nf_conntrack_buckets"] {
+            made.raised.extend(Raised::to(name, 2 * u64::from(profile.sessions))?);
+        }
         Ok(made)
     }
 
@@ -110,6 +118,31 @@ impl Nftables {
         let text =
             output("ip", &["netns", "exec", NAMESPACE, "cat", "/proc/sys/net/netfilter/nf_conntrack_count"])?;
         text.trim().parse().with_context(|| text.clone())
+    }
+}
+
+/// A setting of the connection tracker; as before when dropped.
+struct Raised {
+    file: PathBuf,
+    before: String,
+}
+
+impl Raised {
+    /// Raises it if it is below `least`.
+    fn to(name: &str, least: u64) -> Result<Option<Self>> {
+        let file = Path::new("/proc/sys/net/netfilter").join(name);
+        let before = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        if before.trim().parse::<u64>().with_context(|| before.clone())? >= least {
+            return Ok(None);
+        }
+        std::fs::write(&file, least.to_string()).with_context(|| format!("{least} to {}", file.display()))?;
+        Ok(Some(Self { file, before }))
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        let _ = std::fs::write(&self.file, &self.before);
     }
 }
 

@@ -131,10 +131,51 @@ impl Ovs {
         Ok(())
     }
 
+    /// TSC cycles that its poll-mode thread has spent on packets, and how many have arrived there.
+    pub fn work(&self) -> Result<(u64, u64)> {
+        let target = self.control.display().to_string();
+        let text = output("ovs-appctl", &["-t", &target, "dpif-netdev/pmd-stats-show"])?;
+        worked(&text).with_context(|| format!("pmd-stats-show is not as expected:\n{text}"))
+    }
+
     /// What its connection tracker holds.
     pub fn connections(&self) -> Result<u64> {
         let target = self.control.display().to_string();
         let text = output("ovs-appctl", &["-t", &target, "dpctl/ct-get-nconns"])?;
         text.trim().parse().with_context(|| text.clone())
+    }
+}
+
+/// Processing cycles and packets of the worker's core.
+fn worked(text: &str) -> Option<(u64, u64)> {
+    let own = text.split("pmd thread ").find(|part| {
+        let heading = part.lines().next().unwrap_or_default();
+        heading.ends_with(&format!("core_id {WORKER_CORE}:"))
+    })?;
+    let number = |label: &str| {
+        let value = own.lines().find_map(|line| line.trim().strip_prefix(label))?;
+        value.split_whitespace().next()?.parse().ok()
+    };
+    Some((number("processing cycles:")?, number("packets received:")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn thread(core: usize, packets: u64, cycles: u64) -> String {
+        format!(
+            "pmd thread numa_id 0 core_id {core}:\n  packets received: {packets}\n  packet recirculations: 7\n  \
+             idle cycles: 5 (50.00%)\n  processing cycles: {cycles} (50.00%)\n  avg cycles per packet: 9.9 (1/2)\n"
+        )
+    }
+
+    #[test]
+    fn the_workers_cycles_are_read() {
+        let main = "main thread:\n  packets received: 9\n  processing cycles: 9 (1.00%)\n";
+        let text = thread(11, 1, 2) + &thread(WORKER_CORE, 30, 4_000) + main;
+        assert_eq!(worked(&text), Some((4_000, 30)));
+        assert_eq!(worked(&thread(11, 1, 2)), None);
+        assert_eq!(worked(main), None);
     }
 }

@@ -14,6 +14,8 @@ pub enum Mode {
     Io,
     /// With source and destination MAC swapped.
     Macswap,
+    /// The same with up to 128 packets from and to a port at once, as many as the gateway takes; else they are 32.
+    MacswapBurst128,
 }
 
 /// A running testpmd.
@@ -32,9 +34,10 @@ pub fn version() -> Result<String> {
 impl Testpmd {
     /// Starts one that forwards on core 1 and has a memif of one queue.
     pub fn start(mode: Mode, hugepages: bool, scratch: &Scratch) -> Result<Self> {
-        let name = match mode {
-            Mode::Io => "io",
-            Mode::Macswap => "macswap",
+        let (name, forward, burst) = match mode {
+            Mode::Io => ("io", "io", 32),
+            Mode::Macswap => ("macswap", "macswap", 32),
+            Mode::MacswapBurst128 => ("macswap128", "macswap", 128),
         };
         let socket = format!("benches-testpmd-{name}-{}", std::process::id());
         // It buffers what it writes to a file.
@@ -48,8 +51,8 @@ impl Testpmd {
         });
         command.arg(format!("--file-prefix=benches-{name}-{}", std::process::id()));
         command.arg(format!("--vdev={}", memif_server(0, &socket))).arg("--");
-        command.args(["--auto-start", "--nb-cores=1", "--total-num-mbufs=8192", "--burst=32"]);
-        command.args([&format!("--forward-mode={name}"), "--port-topology=loop", "--no-lsc-interrupt"]);
+        command.args(["--auto-start", "--nb-cores=1", "--total-num-mbufs=8192", &format!("--burst={burst}")]);
+        command.args([&format!("--forward-mode={forward}"), "--port-topology=loop", "--no-lsc-interrupt"]);
         // Commands come by its standard input; cycles are those of polls that had packets.
         command.args(["-i", "--record-core-cycles"]);
         let mut process = Process::start(command, scratch, name)?;
