@@ -17,6 +17,7 @@ pub use machine::Machine;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use std::time::Instant;
 
 /// One figure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,12 +41,16 @@ pub struct Report {
     pub machine: Machine,
     /// In the order they were measured.
     pub results: Vec<Figure>,
+    /// When measuring began; unknown of a report that was read.
+    #[serde(skip)]
+    begun: Option<Instant>,
 }
 
 impl Report {
     /// Empty, for this machine.
     pub fn new(tsc_hz: u64, core_round_trip_ns: Option<f64>) -> Self {
-        Self { machine: Machine::this(tsc_hz, core_round_trip_ns), results: Vec::new() }
+        let machine = Machine::this(tsc_hz, core_round_trip_ns);
+        Self { machine, results: Vec::new(), begun: Some(Instant::now()) }
     }
 
     /// Adds a figure and prints it.
@@ -79,8 +84,11 @@ impl Report {
         report.with_context(|| format!("{} is no report of `make bench`", path.display()))
     }
 
-    /// Writes the JSON file, making its folder.
-    pub fn write(&self, path: &Path) -> anyhow::Result<()> {
+    /// Writes the JSON file, making its folder; with the time it took so far.
+    pub fn write(&mut self, path: &Path) -> anyhow::Result<()> {
+        if let Some(begun) = self.begun {
+            self.machine.seconds = Some(begun.elapsed().as_secs_f64().round());
+        }
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
@@ -105,7 +113,7 @@ pub fn median(values: &[f64]) -> f64 {
 /// A report to test with.
 #[cfg(test)]
 fn sample(figures: &[(&str, &str, &[f64])]) -> Report {
-    let mut report = Report { machine: Machine::default(), results: Vec::new() };
+    let mut report = Report { machine: Machine::default(), results: Vec::new(), begun: None };
     for (name, unit, runs) in figures {
         report.add(*name, unit, runs.to_vec(), "in a test");
     }
@@ -133,6 +141,20 @@ mod tests {
         let read = Report::read(&path).unwrap();
         assert_eq!(read.machine, report.machine);
         assert_eq!(format!("{:?}", read.results), format!("{:?}", report.results));
+    }
+
+    #[test]
+    fn how_long_it_took_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.json");
+        let mut report = Report::new(2_300_000_000, None);
+        report.begun = Instant::now().checked_sub(std::time::Duration::from_secs(725));
+        report.write(&path).unwrap();
+        let rows = Report::read(&path).unwrap().machine.rows();
+        let (_, duration) = rows.iter().find(|(label, _)| *label == "duration").unwrap();
+        assert!(duration.starts_with("12 min "), "{duration}");
+        Report::read(&path).unwrap().write(&path).unwrap();
+        assert_eq!(Report::read(&path).unwrap().machine.rows(), rows, "writing it again takes no time");
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Machine {
     pub commit: String,
     /// Arguments of the benches.
     pub arguments: Vec<String>,
+    /// How long they ran, seconds.
+    pub seconds: Option<f64>,
 }
 
 impl Machine {
@@ -68,6 +70,7 @@ impl Machine {
             build: env!("BUILD_NOTE").to_owned(),
             commit: commit().unwrap_or_default(),
             arguments: std::env::args().skip(1).collect(),
+            seconds: None,
         }
     }
 
@@ -111,8 +114,13 @@ impl Machine {
             ("build", self.build.clone()),
             ("commit", self.commit.clone()),
             ("arguments", self.arguments.join(" ")),
+            ("duration", self.seconds.map(duration).unwrap_or_default()),
         ]
     }
+}
+
+fn duration(seconds: f64) -> String {
+    format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0)
 }
 
 fn commit() -> Option<String> {

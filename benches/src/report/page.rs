@@ -2,7 +2,7 @@
 
 use super::number::{digits, with_unit};
 use super::plots::Plot;
-use super::targets::TARGETS;
+use super::targets::{TARGETS, is_counted};
 use super::{Figure, Report};
 use std::fmt::Write;
 
@@ -36,7 +36,7 @@ pub fn page(report: &Report, plots: &[Plot]) -> String {
             "| `{}` | {} | {} | {} |",
             cell(&figure.name),
             with_unit(figure.value, &figure.unit, digits),
-            spread(figure).unwrap_or_default(),
+            spread(figure).unwrap_or_else(|| only(figure).to_owned()),
             cell(&figure.conditions)
         );
     }
@@ -46,7 +46,16 @@ pub fn page(report: &Report, plots: &[Plot]) -> String {
 /// "139 cycles (134 to 151 cycles)".
 fn shown(figure: &Figure) -> String {
     let value = with_unit(figure.value, &figure.unit, digits);
-    spread(figure).map_or_else(|| value.clone(), |spread| format!("{value} ({spread})"))
+    match (spread(figure), only(figure)) {
+        (Some(spread), _) => format!("{value} ({spread})"),
+        (None, "") => value,
+        (None, only) => format!("{value} ({only})"),
+    }
+}
+
+/// What is said of a figure without a spread.
+fn only(figure: &Figure) -> &'static str {
+    if is_counted(&figure.name, &figure.unit) { "" } else { "one run" }
 }
 
 /// Lowest and highest of the runs; None of one.
@@ -76,6 +85,7 @@ mod tests {
             ("hotpath.cycles_per_packet.1M", "cycles", &[139.0]),
             ("memif.ratio_to_testpmd.1k", "ratio", &[0.61]),
             ("table.reader_loss", "cycles", &[0.01]),
+            ("table.bytes_per_session.16M", "bytes", &[159.0]),
         ]);
         let page = page(&report, &[]);
         let row = |start: &str| {
@@ -85,10 +95,14 @@ mod tests {
             row("| decap, NAT, encap in process"),
             "| decap, NAT, encap in process, 1k sessions | ≤ 80 cycles | 72.0 cycles (70.0 to 75.0 cycles) | pass |"
         );
-        assert_eq!(row("| the same, 1M"), "| the same, 1M sessions | ≤ 130 cycles | 139 cycles | **miss** |");
-        assert!(row("| ÷ testpmd").ends_with("| ≥ 0.6 | 0.610 | pass |"));
+        assert_eq!(
+            row("| the same, 1M"),
+            "| the same, 1M sessions | ≤ 130 cycles | 139 cycles (one run) | **miss** |"
+        );
+        assert!(row("| ÷ testpmd").ends_with("| ≥ 0.6 | 0.610 (one run) | pass |"));
+        assert!(row("| memory per session").ends_with("| 159 bytes | pass |"), "counted, not timed");
         assert!(row("| what that worker").ends_with("| not measured |"), "another unit is another figure");
-        assert_eq!(page.matches("not measured").count(), TARGETS.len() - 3);
+        assert_eq!(page.matches("not measured").count(), TARGETS.len() - 4);
     }
 
     #[test]
@@ -97,7 +111,7 @@ mod tests {
         report.results[0].conditions = "a | b\nc".into();
         let plot = |file, svg| Plot { file, words: "words", svg };
         let page = page(&report, &[plot("drawn.svg", Some(String::new())), plot("empty.svg", None)]);
-        assert!(page.contains("| `a.b` | 1.00 ms |  | a \\| b c |"), "{page}");
+        assert!(page.contains("| `a.b` | 1.00 ms | one run | a \\| b c |"), "{page}");
         assert!(page.contains("![words](drawn.svg)") && !page.contains("empty.svg"));
     }
 }
