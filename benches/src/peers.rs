@@ -13,7 +13,7 @@ use benches::devices::nftables::{self, Nftables};
 use benches::devices::ovs::{self, Ovs};
 use benches::devices::testpmd::Mode;
 use benches::pktgen::generator::Traffic;
-use benches::pktgen::{Load, Trial};
+use benches::pktgen::{Load, Outcome, Trial};
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
@@ -107,7 +107,9 @@ fn open_vswitch(
     let meter = Some(meter);
     let mut theirs = Contender { name: "Open vSwitch", process, bench, traffic, meter };
     let filled = theirs.fill(FILL)?;
-    ensure!(filled.loss_ratio() <= MISSING, "its connections do not fill up:\n{}", filled.table());
+    if !is_full(&filled, "Open vSwitch", name) {
+        return Ok(());
+    }
     let (runs, unfair) = rounds(&mut [&mut theirs, ours], &flat_out(), stand.runs)?;
     let conditions = format!(
         "{sessions} sessions, 64 B, ours VLAN to VXLAN, theirs ct(commit,nat) VLAN to VLAN (no tunnel), \
@@ -118,6 +120,15 @@ fn open_vswitch(
     );
     Pair { name: "peer.ovs_dpdk", size: name, runs: &runs }.record(stand, &conditions);
     Ok(())
+}
+
+/// Whether a peer has its connections. On a busy machine it may lose too many first packets: it is left out then, and said so.
+fn is_full(filled: &Outcome, peer: &str, size: &str) -> bool {
+    let full = filled.loss_ratio() <= MISSING;
+    if !full {
+        println!("peers: {peer} is left out at {size}, its connections do not fill up:\n{}", filled.table());
+    }
+    full
 }
 
 /// As fast as packets come back, long enough for ticks of a hundredth of a second to tell how busy a core is.
@@ -140,7 +151,9 @@ fn nft(stand: &mut Stand, ours: &mut Contender, name: &str, sessions: u32) -> Re
     let meter = Some(meter);
     let mut theirs = Contender { name: "nftables", process: None, bench, traffic, meter };
     let filled = theirs.fill(FILL)?;
-    ensure!(filled.loss_ratio() <= MISSING, "its connections do not fill up:\n{}", filled.table());
+    if !is_full(&filled, "nftables", name) {
+        return Ok(());
+    }
     let connections = kernel.connections()?;
     ensure!(connections >= u64::from(sessions) * 99 / 100, "only {connections} connections are tracked");
     let (before, (_, out_before)) = (Nftables::received_there()?, kernel.work()?);
