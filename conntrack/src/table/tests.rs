@@ -4,6 +4,7 @@ use super::*;
 use crate::session::{Action, CloseCode, L2, MacPair, Tuple};
 use crate::sync::Ordering::Relaxed;
 use crate::{FlowKeyV4, LifIndex};
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -129,4 +130,127 @@ fn macs_beyond_the_limit_are_refused_until_others_are_let_go() {
     assert_eq!((last(3), last(5)), ([3, 2], [5, 2]));
     let stats = table.stats();
     assert_eq!((stats.l2_rewrites, stats.l2_rejected, stats.rejected), (3, 3, 3));
+}
+
+/// The places of `count` flows whose two buckets are all the same pair, as nobody finds them who does not know the secret; with
+/// one tag, the very worst, or with any. `twice`: of a tag whose items have the same bucket twice.
+fn crowd(table: &SessionTable, count: usize, one_tag: bool, twice: bool) -> Vec<SessionSpec> {
+    let places_of = |spec: &SessionSpec| places(table, &key(spec));
+    // Enough for some hundred of each pair of buckets and tag.
+    let all = || (0..12_000_000).map(masqueraded);
+    let mut tags = HashMap::new();
+    let mut is_wanted = |&([a, b], tag): &([u32; 2], u8)| {
+        (a == b) == twice && (one_tag || *tags.entry([a, b]).or_insert(tag) != tag)
+    };
+    let ([a, b], tag) = all().map(|spec| places_of(&spec)).find(|place| is_wanted(place)).unwrap();
+    let crowd = all().filter(|spec| {
+        let (pair, own_tag) = places_of(spec);
+        pair == [a, b] && (own_tag == tag || !one_tag)
+    });
+    let crowd: Vec<_> = crowd.take(count).collect();
+    assert_eq!(crowd.len(), count);
+    let tags: HashSet<_> = crowd.iter().map(|spec| places_of(spec).1).collect();
+    assert_eq!(tags.len() == 1, one_tag);
+    crowd
+}
+
+/// The two buckets of a flow, the lower first, and its tag.
+fn places(table: &SessionTable, key: &FlowKeyV4) -> ([u32; 2], u8) {
+    let first = table.v4.index.first(EntryV4::hash(&table.hasher, key));
+    let other = table.v4.index.other(first).bucket;
+    ([first.bucket.min(other), first.bucket.max(other)], first.tag)
+}
+
+fn key(spec: &SessionSpec) -> FlowKeyV4 {
+    let Tuple { source, source_port, destination_port, .. } = spec.original;
+    FlowKeyV4::new(LifIndex(1), 17, address(source), source_port, SERVER, destination_port)
+}
+
+fn reverse_key(spec: &SessionSpec) -> FlowKeyV4 {
+    let Tuple { source, source_port, destination_port, .. } = spec.translated;
+    FlowKeyV4::new(LifIndex(2), 17, SERVER, destination_port, address(source), source_port)
+}
+
+fn address(ip: std::net::IpAddr) -> Ipv4Addr {
+    if let std::net::IpAddr::V4(ip) = ip { ip } else { Ipv4Addr::UNSPECIFIED }
+}
+
+/// Number `n` of many, each translated to something else.
+fn masqueraded(n: u32) -> SessionSpec {
+    let tuple = |network: u32| Tuple {
+        source: Ipv4Addr::from_bits(network | n >> 10).into(),
+        source_port: 1024 + (n & 1023) as u16,
+        ..session(1).original
+    };
+    SessionSpec {
+        id: SessionId(u64::from(n) + 1),
+        original: tuple(0x0a00_0000),
+        translated: tuple(0x2c00_0000),
+        ..session(1)
+    }
+}
+
+/// Whether workers find these sessions, and each with its own rewrite; all of them, or none.
+fn are_found(table: &Arc<SessionTable>, specs: &[SessionSpec]) -> bool {
+    let keys: Vec<_> = specs.iter().map(key).collect();
+    let mut reader = table.reader().unwrap();
+    let burst = reader.enter();
+    let mut flows = vec![None; keys.len()];
+    burst.lookup_v4(&keys, Timestamp(0), &mut flows);
+    for (spec, flow) in specs.iter().zip(&flows).filter_map(|(spec, flow)| Some((spec, flow.as_ref()?))) {
+        let rewrite = flow.rewrite();
+        let Tuple { source, source_port, .. } = spec.translated;
+        assert_eq!((Ipv4Addr::from(rewrite.source), u16::from_be_bytes(rewrite.source_port)), {
+            (address(source), source_port)
+        });
+        assert_eq!(flow.session(), spec.id);
+    }
+    let found = flows.iter().flatten().count();
+    assert!(found == 0 || found == flows.len(), "{found} of {} are found", flows.len());
+    found > 0
+}
+
+/// A pair of buckets takes as many as it has places, other sessions make room for them, and what is beyond that is refused: no
+/// move helps, since all of them have the same two places.
+#[test]
+fn all_sessions_in_one_bucket() {
+    for (one_tag, twice) in [(false, false), (true, false), (true, true)] {
+        let room = if twice { bucket::WAYS } else { 2 * bucket::WAYS };
+        let table = SessionTable::new(TableConfig { capacity: 1000, ..config() }).unwrap();
+        let crowd = crowd(&table, room + 2, one_tag, twice);
+        // Sessions before and after, none with a flow that can be in that pair only: it would not make room.
+        let (pair, _) = places(&table, &key(&crowd[0]));
+        let makes_room = |key| !places(&table, &key).0.iter().all(|bucket| pair.contains(bucket));
+        let others = (20_000_000..).map(masqueraded);
+        let others = others.filter(|spec| makes_room(key(spec)) && makes_room(reverse_key(spec)));
+        let others: Vec<_> = others.take(900).collect();
+        let insert = |specs: &[SessionSpec]| {
+            for spec in specs {
+                assert_eq!(table.insert(spec, Timestamp(0)), Ok(()), "session {}", spec.id.0);
+            }
+        };
+        insert(&others[..800]);
+        insert(&crowd[..room]);
+        assert_eq!(table.stats().rejected, 0);
+        for spec in &crowd[room..] {
+            assert_eq!(table.insert(spec, Timestamp(0)), Err(InsertError::Full));
+            assert!(table.get(spec.id).is_none() && !are_found(&table, &[*spec]));
+        }
+        insert(&others[800..]);
+        let stats = table.stats();
+        assert_eq!((stats.active, stats.rejected), (900 + room as u64, 2));
+        assert!(are_found(&table, &crowd[..room]) && are_found(&table, &others));
+        // One goes, one comes; and the other is still one too many.
+        assert!(table.remove(crowd[5].id, Timestamp(0)));
+        assert!(!are_found(&table, &crowd[5..6]));
+        insert(&crowd[room..=room]);
+        assert_eq!(table.insert(&crowd[room + 1], Timestamp(0)), Err(InsertError::Full));
+        let there: Vec<_> = (0..=room).filter(|n| *n != 5).map(|n| crowd[n]).collect();
+        assert!(are_found(&table, &there) && are_found(&table, &others));
+        for spec in &there {
+            assert!(table.remove(spec.id, Timestamp(0)));
+        }
+        insert(&crowd[room + 1..]);
+        assert!(are_found(&table, &crowd[room + 1..]) && are_found(&table, &others));
+    }
 }
