@@ -4,6 +4,10 @@ mod bed;
 mod frames;
 mod kinds;
 mod crowd;
+mod device;
+mod source;
+mod flood;
+mod stalled;
 
 use crate::{Stand, traffic};
 use anyhow::{Result, ensure};
@@ -20,7 +24,13 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     new_flows(stand)?;
     blocked_port(stand)?;
     hash_flood(stand)?;
-    crowd::bench(stand)
+    crowd::bench(stand)?;
+    // With a gateway on a core of its own.
+    if !stand.eal.worker_lcores().is_empty() {
+        flood::bench(stand)?;
+        stalled::bench(stand)?;
+    }
+    Ok(())
 }
 
 /// Numbers below `limit`, shuffled well enough.
@@ -81,7 +91,7 @@ fn full_table(stand: &mut Stand) -> Result<()> {
     })
 }
 
-/// What a new flow over the limit costs.
+/// What a new flow over the limit costs. What it costs the others is [`flood`]'s.
 fn new_flows(stand: &mut Stand) -> Result<()> {
     let mut bed = Bed::new(stand, SESSIONS, (0..SESSIONS).map(traffic::session))?;
     let mut stranger = shuffled(10_000_000);

@@ -80,7 +80,7 @@ pub const TARGETS: &[Target] = &[
         "bad.trap_flood.established_lost",
         "share",
         AtMost(0.05),
-        "what established traffic loses to a flood of new flows",
+        "what established traffic loses to 5 Mpps of new flows",
     ),
     target(
         "rpc.openoffload_v2.sessions_per_second",
