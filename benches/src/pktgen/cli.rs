@@ -200,11 +200,12 @@ fn duration(seconds: f64) -> Result<Duration> {
 fn describe(bounds: &Bounds) -> String {
     let mpps = |bound: Option<f64>| bound.map_or("-".into(), |pps| format!("{:.4}", pps / 1e6));
     format!(
-        "loss up to {} %: {} Mpps is good, {} is not ({} trials)",
+        "loss up to {} %: {} Mpps is good, {} is not ({} trials{})",
         100.0 * bounds.loss_ratio,
         mpps(bounds.lower),
         mpps(bounds.upper),
-        bounds.trials
+        bounds.trials,
+        if bounds.cut_short { ": too few to be sure of more" } else { "" }
     )
 }
 
