@@ -261,6 +261,28 @@ fn timeouts_of_any_length_are_exact() {
     }
 }
 
+/// Where time stops, nothing waits for a tick, and what is not due does not end.
+#[test]
+fn settled_is_to_the_millisecond() {
+    for (now, ends) in [(1000, &[][..]), (1001, &[1001]), (1002, &[1001, 1002]), (1009, &[1001, 1002, 1009])]
+    {
+        let table = table(3);
+        for (n, begin) in [(0, 1), (1, 2), (2, 9)] {
+            let session = SessionSpec { idle_timeout: Some(1), ..session(n) };
+            table.insert(&session, Timestamp(begin)).unwrap();
+        }
+        let mut closed = Vec::new();
+        // The second turn reports what the first has ended.
+        for _ in 0..2 {
+            table.settle(Timestamp(now), &mut |session| closed.push(session.end.0));
+        }
+        closed.sort_unstable();
+        assert_eq!(closed, ends, "{now}");
+        // The others are not lost.
+        assert_eq!(closed.len() + settle(&table, 1050).len() + settle(&table, 1050).len(), 3);
+    }
+}
+
 /// A direction without packets has a stamp as old as the session, of which 32 bits are kept.
 #[test]
 fn sessions_of_one_direction_time_out_after_weeks_as_well() {

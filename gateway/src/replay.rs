@@ -248,9 +248,22 @@ impl<S: Sink> Replay<'_, S> {
         }
     }
 
-    /// Gives the sessions that ended with the last frames the quiescent points it takes to report them.
+    /// Ends what times out by `now`, to the millisecond.
+    fn settle(&mut self, now: u64) -> Result<(), ReplayError> {
+        let Self { table, sink, .. } = self;
+        let mut outcome = Ok(());
+        table.settle(Timestamp::from_nanos(now), &mut |closed| {
+            if outcome.is_ok() {
+                outcome = sink.closed(closed);
+            }
+        });
+        Ok(outcome?)
+    }
+
+    /// Ends what is due, and gives the sessions that ended with the last frames the quiescent points it takes to report them.
     fn finish(&mut self, now: u64) -> Result<(), ReplayError> {
         const TURNS: usize = 4;
+        self.settle(now)?;
         for _ in 0..TURNS {
             self.step(now)?;
         }

@@ -128,7 +128,7 @@ impl Index {
     }
 
     /// Moves `place`, one of `value`'s two, on to the other if it is not there, and asks for that.
-    pub fn settle(&self, place: &mut Place, value: u32) {
+    pub fn locate(&self, place: &mut Place, value: u32) {
         let bucket = self.buckets.get(place.bucket as usize);
         if bucket.is_some_and(|bucket| bucket.scan(place.tag, |other| other == value).is_none()) {
             *place = self.other(*place);

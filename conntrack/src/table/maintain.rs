@@ -21,7 +21,14 @@ const APART: u32 = 1 << 25;
 const _: () = assert!(APART as u64 + MAX_TIMEOUT as u64 * 1000 < 1 << 31);
 
 impl SessionTable {
-    pub(super) fn maintain_at(&self, now: Timestamp, budget: usize, closed: &mut dyn FnMut(&Closed)) -> Work {
+    /// With `ticks` up to when the wheel is turned: a multiple of its ticks, or what has not come to one waits.
+    pub(super) fn maintain_at(
+        &self,
+        now: Timestamp,
+        ticks: u64,
+        budget: usize,
+        closed: &mut dyn FnMut(&Closed),
+    ) -> Work {
         let mut reports = match self.maintenance.try_lock() {
             Ok(reports) => reports,
             Err(TryLockError::Poisoned(reports)) => reports.into_inner(),
@@ -37,7 +44,7 @@ impl SessionTable {
                 writer.now = writer.now.max(now);
                 let reclaimed = self.reclaim(&mut writer, chunk, &mut reports);
                 let ended = self.collect_ended(&mut writer, now, chunk - reclaimed);
-                let looked_at = self.expire(&mut writer, now, chunk - reclaimed - ended);
+                let looked_at = self.expire(&mut writer, now, ticks, chunk - reclaimed - ended);
                 writer.closed += reports.len() as u64;
                 reclaimed + ended + looked_at
             };
@@ -67,16 +74,16 @@ impl SessionTable {
 
     /// Retires sessions that timed out, and puts those back that did not. How many it looked at. In passes, each of which asks
     /// for the memory that the next one needs.
-    fn expire(&self, writer: &mut Writer, now: Timestamp, budget: usize) -> usize {
+    fn expire(&self, writer: &mut Writer, now: Timestamp, ticks: u64, budget: usize) -> usize {
         let mut used = 0;
         while used < budget {
-            let slots = writer.wheel.due(&self.records, now.0, budget - used);
+            let slots = writer.wheel.due(&self.records, ticks, budget - used);
             if slots.is_empty() {
                 break;
             }
             used += slots.len();
             slots.iter().for_each(|&slot| self.prefetch_flows_of(slot));
-            let reached = Timestamp(writer.wheel.now());
+            let reached = Timestamp(writer.wheel.now().min(now.0));
             let mut over = ArrayVec::<_, BATCH>::new();
             for slot in slots {
                 let Some(record) = self.records.get(slot as usize) else { continue };
@@ -91,7 +98,7 @@ impl SessionTable {
                 }
             }
             for (slot, record, places, _) in &mut over {
-                self.settle(*slot, record, places);
+                self.locate(*slot, record, places);
             }
             for (slot, record, places, due) in over {
                 self.unlink(writer, slot, record, &places);

@@ -303,7 +303,13 @@ impl SessionTable {
     /// a time (others find it busy and return), about every millisecond. `closed` runs without the writers' lock, and
     /// may call the table, but for this method.
     pub fn maintain(&self, now: Timestamp, budget: usize, closed: &mut dyn FnMut(&Closed)) -> Work {
-        self.maintain_at(now, budget, closed)
+        self.maintain_at(now, now.0, budget, closed)
+    }
+
+    /// The same without a bound, and to the millisecond: for where time stops at `now`. (If it goes on after all, what is due soon may end
+    /// 32 ms late.)
+    pub fn settle(&self, now: Timestamp, closed: &mut dyn FnMut(&Closed)) {
+        self.maintain_at(now, wheel::tick_end(now.0), usize::MAX, closed);
     }
 
     /// Differs whenever an [`L2Index`](crate::L2Index) may stand for another rewrite than before. What a worker keeps under

@@ -38,12 +38,12 @@ impl SessionTable {
     }
 
     /// Moves on to the other places of what is not in its first, and asks for them.
-    pub(super) fn settle(&self, slot: u32, record: &Record, Places { id, flows }: &mut Places) {
+    pub(super) fn locate(&self, slot: u32, record: &Record, Places { id, flows }: &mut Places) {
         let [forward, reverse] = flows;
         let index = self.flow_index(record);
-        index.settle(forward, slot * 2);
-        index.settle(reverse, slot * 2 + 1);
-        self.ids.settle(id, slot);
+        index.locate(forward, slot * 2);
+        index.locate(reverse, slot * 2 + 1);
+        self.ids.locate(id, slot);
     }
 
     /// Takes the flows and the id of the session in `slot` out of the indices.

@@ -24,6 +24,11 @@ const HEAD: u32 = 1 << 31;
 /// Slots that come out at once.
 pub(super) const BATCH: usize = 32;
 
+/// The end of the tick that `now` is in.
+pub(super) fn tick_end(now: u64) -> u64 {
+    now.next_multiple_of(1 << TICK)
+}
+
 /// See the module. Times are milliseconds, but for `tick`.
 pub(super) struct Wheel {
     tick: u64,
