@@ -299,15 +299,15 @@ impl SessionTable {
     }
 
     /// Does what is due at `now`, at most `budget` sessions' worth: ends sessions that timed out (by the last multiple of
-    /// 16 ms; lookups find none from its end on) or were observed to end, gives back memory no reader holds any more, and reports each closed session once. Called by one thread at
-    /// a time (others find it busy and return), about every millisecond. `closed` runs without the writers' lock, and
-    /// may call the table, but for this method.
+    /// 16 ms; lookups find none from its end on) or were observed to end, gives back memory no reader holds any more,
+    /// and reports each closed session once. Called by one thread at a time (others find it busy and return), about
+    /// every millisecond. `closed` runs without the writers' lock, and may call the table, but for this method.
     pub fn maintain(&self, now: Timestamp, budget: usize, closed: &mut dyn FnMut(&Closed)) -> Work {
         self.maintain_at(now, now.0, budget, closed)
     }
 
-    /// The same without a bound, and to the millisecond: for where time stops at `now`. (If it goes on after all, what is due soon may end
-    /// 32 ms late.)
+    /// The same without a bound, and to the millisecond: for where time stops at `now`, as a replay's does. If it goes
+    /// on after all, what is due soon may end 32 ms late.
     pub fn settle(&self, now: Timestamp, closed: &mut dyn FnMut(&Closed)) {
         self.maintain_at(now, wheel::tick_end(now.0), usize::MAX, closed);
     }
