@@ -211,12 +211,11 @@ impl Clock for Total {
     }
 }
 
-/// Time by stage, less what reading the clock costs.
+/// Time by stage, of all chunks of a burst together, less what reading the clock costs.
 struct Watch {
     last: u64,
     clock: u64,
     stages: Vec<(&'static str, u64)>,
-    next: usize,
     packets: u64,
 }
 
@@ -224,7 +223,7 @@ impl Watch {
     fn new() -> Self {
         let clock =
             (0..1000).map(|_| dpdk::tsc().wrapping_neg().wrapping_add(dpdk::tsc())).min().unwrap_or(0);
-        Self { last: 0, clock, stages: Vec::new(), next: 0, packets: 0 }
+        Self { last: 0, clock, stages: Vec::new(), packets: 0 }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a ratio")]
@@ -240,19 +239,17 @@ impl Watch {
 
 impl Probe for Watch {
     fn passed(&mut self, stage: &'static str) {
-        let now = dpdk::tsc();
-        if self.next == self.stages.len() {
-            self.stages.push((stage, 0));
+        let cycles = (dpdk::tsc() - self.last).saturating_sub(self.clock);
+        match self.stages.iter_mut().find(|(name, _)| *name == stage) {
+            Some((_, sum)) => *sum += cycles,
+            None => self.stages.push((stage, cycles)),
         }
-        self.stages[self.next].1 += (now - self.last).saturating_sub(self.clock);
-        self.next += 1;
         self.last = dpdk::tsc();
     }
 }
 
 impl Clock for Watch {
     fn start(&mut self) {
-        self.next = 0;
         self.last = dpdk::tsc();
     }
 

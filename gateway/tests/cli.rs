@@ -40,13 +40,18 @@ fn the_build_for_the_processor_is_preferred() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("gateway");
-    std::fs::copy(env!("CARGO_BIN_EXE_gateway"), &program).unwrap();
+    // By another process: a program that this one holds open for writing cannot be run, nor while a test beside this one has
+    // forked and holds it too.
+    let install = |from: &Path, to: &Path| {
+        assert!(Command::new("install").arg("-m755").args([from, to]).status().unwrap().success());
+    };
+    install(Path::new(env!("CARGO_BIN_EXE_gateway")), &program);
     let version = || Command::new(&program).args(["--version", "a b"]).output().unwrap();
     let portable = format!("gateway {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(stdout(&version()), portable);
 
-    let sibling = write(dir.path(), "gateway-x86-64-v3", "#!/bin/sh\nprintf '%s|' sibling \"$@\"\n");
-    std::fs::set_permissions(&sibling, PermissionsExt::from_mode(0o755)).unwrap();
+    let sibling = dir.path().join("gateway-x86-64-v3");
+    install(&write(dir.path(), "script", "#!/bin/sh\nprintf '%s|' sibling \"$@\"\n"), &sibling);
     if !std::arch::is_x86_feature_detected!("avx2") {
         assert_eq!(stdout(&version()), portable);
         return;

@@ -3,9 +3,9 @@
 //!
 //! Parses the tenant's frame once: what is invalid, what only the kernel can answer, and the key of the rest.
 
-use crate::batch::{DropReason, Kind, Meta, Metas, Next, TrapClass};
+use crate::batch::{DropReason, Kind, Meta, Next, TrapClass};
 use crate::extension::{self, Walk};
-use crate::packet::{BURST, Packet};
+use crate::packet::{CHUNK, Packet};
 use crate::related;
 use crate::wire::ethernet::{self, ethertype};
 use crate::wire::{
@@ -13,18 +13,20 @@ use crate::wire::{
 };
 use arrayvec::ArrayVec;
 use conntrack::checksum::checksum;
-use conntrack::table::{Asked, Burst};
+use conntrack::table::{Asked, Burst, Unsettled};
 use conntrack::{FlowKeyV4, FlowKeyV6, TcpFlags};
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-/// The keys of a burst, as they were asked for under the packets' places in it.
+/// The keys of a chunk, as they were asked for under the packets' places in it.
 #[derive(Debug, Default)]
 pub struct Keys {
     /// Of IPv4 packets.
-    pub v4: ArrayVec<Asked<FlowKeyV4>, BURST>,
+    pub v4: ArrayVec<Asked<FlowKeyV4>, CHUNK>,
     /// Of IPv6 packets.
-    pub v6: ArrayVec<Asked<FlowKeyV6>, BURST>,
+    pub v6: ArrayVec<Asked<FlowKeyV6>, CHUNK>,
+    /// Of the former and of the latter, what seeking has not settled.
+    pub unsettled: [Unsettled; 2],
 }
 
 /// What else a packet can be but one with a key.
@@ -41,10 +43,10 @@ const ARP_ND: Verdict = Verdict::Trap(TrapClass::ArpNd);
 
 /// Takes the packets marked classify, and asks `burst` for their keys.
 #[inline(never)]
-pub fn run<P: Packet>(burst: &Burst<'_>, packets: &[P], metas: &mut Metas, keys: &mut Keys) {
+pub fn run<P: Packet>(burst: &Burst<'_>, packets: &[P], metas: &mut [Meta], keys: &mut Keys) {
     keys.v4.clear();
     keys.v6.clear();
-    // A burst has no more packets than there is room for keys.
+    // A chunk has no more packets than there is room for keys.
     for (index, (packet, meta)) in (0u8..).zip(packets.iter().zip(metas)) {
         if meta.next != Next::Classify {
             continue;

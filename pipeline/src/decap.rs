@@ -4,7 +4,7 @@
 //! Removes tag and outer headers, and for ingress the tag alone, so that every packet begins with the tenant's Ethernet
 //! header; learns the VTEP behind the inner source MAC.
 
-use crate::batch::{DropReason, Meta, Metas, Next};
+use crate::batch::{DropReason, Meta, Next};
 use crate::counters::Other;
 use crate::ecn;
 use crate::neighbors::{Address, Link};
@@ -20,7 +20,7 @@ const MACS: usize = 12;
 
 /// Takes the packets marked underlay.
 #[inline(never)]
-pub fn run<P: Packet>(cx: &Context<'_>, packets: &mut [P], metas: &mut Metas) {
+pub fn run<P: Packet>(cx: &Context<'_>, packets: &mut [P], metas: &mut [Meta]) {
     let Some(tunnel) = &cx.shared.underlay else { return };
     for (packet, meta) in packets.iter_mut().zip(metas) {
         if meta.next != Next::Underlay {

@@ -5,7 +5,7 @@
 
 use crate::PortIndex;
 use crate::adjacency::{self, Adjacencies, Headers};
-use crate::batch::{DropReason, Meta, Metas, Next};
+use crate::batch::{DropReason, Meta, Next};
 use crate::config::Encapsulation;
 use crate::counters::Other;
 use crate::egress::Out;
@@ -27,7 +27,7 @@ pub fn run<P: Packet>(
     burst: &Burst<'_>,
     adjacencies: &mut Adjacencies,
     packets: &mut [P],
-    metas: &mut Metas,
+    metas: &mut [Meta],
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
     let validity = cx.validity();
@@ -52,7 +52,7 @@ fn put_known<P: Packet>(
     adjacencies: &Adjacencies,
     validity: u64,
     packets: &mut [P],
-    metas: &mut Metas,
+    metas: &mut [Meta],
 ) -> bool {
     let mut all = true;
     for (packet, meta) in packets.iter_mut().zip(metas) {

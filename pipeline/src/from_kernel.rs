@@ -1,7 +1,7 @@
 //! The way back, exits: encap (for the LIF of the VNI), local (no tunnel packet), drop (`unknown_lif`, `malformed`,
 //! `bad_checksum`, `not_for_us`, `outer_fragment`, `ecn_congestion`). Never the trap: nothing can loop.
 
-use crate::batch::{DropReason, Meta, Metas, Next};
+use crate::batch::{DropReason, Meta, Next};
 use crate::counters::Other;
 use crate::decap::strip;
 use crate::neighbors::Link;
@@ -13,7 +13,7 @@ use crate::worker::Context;
 
 /// Takes the packets marked kernel.
 #[inline]
-pub fn run<P: Packet>(cx: &Context<'_>, packets: &mut [P], metas: &mut Metas) {
+pub fn run<P: Packet>(cx: &Context<'_>, packets: &mut [P], metas: &mut [Meta]) {
     for (packet, meta) in packets.iter_mut().zip(metas) {
         if meta.next == Next::Kernel {
             open(cx, packet, meta);

@@ -4,7 +4,7 @@
 //! Which LIF or tunnel a frame belongs to, by port and tag.
 
 use crate::PortIndex;
-use crate::batch::{DropReason, Meta, Metas, Next};
+use crate::batch::{DropReason, Meta, Next};
 use crate::decap;
 use crate::lif::Owner;
 use crate::packet::Packet;
@@ -16,7 +16,7 @@ const UNTAGGED: u8 = ethernet::LEN as u8;
 
 /// Marks all packets, which arrived on `port`. Whether none is for a tunnel or the gateway itself: all are tenants' frames.
 #[inline(never)]
-pub fn run<P: Packet>(cx: &Context<'_>, port: PortIndex, packets: &mut [P], metas: &mut Metas) -> bool {
+pub fn run<P: Packet>(cx: &Context<'_>, port: PortIndex, packets: &mut [P], metas: &mut [Meta]) -> bool {
     for packet in &*packets {
         packet.prefetch();
     }

@@ -4,7 +4,7 @@
 //! Answers ARP, Neighbor Solicitations (duplicate address detection's too) and echo requests in the packet they came in; learns from ARP and ND.
 
 use crate::PortIndex;
-use crate::batch::{DropReason, Meta, Metas, Next};
+use crate::batch::{DropReason, Meta, Next};
 use crate::counters::Other;
 use crate::neighbors::{Address, Link};
 use crate::packet::Packet;
@@ -28,7 +28,7 @@ enum Outcome {
 
 /// Takes the packets marked local, which arrived on `port`.
 #[inline]
-pub fn run<P: Packet>(cx: &Context<'_>, port: PortIndex, packets: &mut [P], metas: &mut Metas) {
+pub fn run<P: Packet>(cx: &Context<'_>, port: PortIndex, packets: &mut [P], metas: &mut [Meta]) {
     for (packet, meta) in packets.iter_mut().zip(metas) {
         if meta.next == Next::Local {
             handle(cx, port, packet, meta);

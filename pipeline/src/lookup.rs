@@ -1,9 +1,9 @@
 //! Group 2, second half, exits: encap (established, related), trap (`new`, `tcp_control`, `exception`), drop (`session_drop`,
 //! `rate_limited`, `bad_checksum`, `unknown_lif`).
 //!
-//! Looks up the whole burst, then takes packet by packet what its flow says.
+//! Seeks the flows of a chunk while others are at work, then takes packet by packet what its flow says.
 
-use crate::batch::{DropReason, Kind, Meta, Metas, Next, TrapClass, Way};
+use crate::batch::{DropReason, Kind, Meta, Next, TrapClass, Way};
 use crate::classify::Keys;
 use crate::counters::Other;
 use crate::egress::Out;
@@ -17,25 +17,39 @@ use conntrack::table::{Burst, FlowV4, FlowV6};
 use conntrack::{L2Rewrite, LifIndex, Rewrite, RewriteFlags, TcpFlags, Timestamp};
 use std::net::IpAddr;
 
-/// Takes the packets that have keys. Whether all of the burst go to encap.
+/// Has the flows of all keys come to the cache, for [`run`].
+#[inline(always)]
+pub fn seek(burst: &Burst<'_>, keys: &mut Keys) {
+    keys.unsettled = [burst.seek_v4(&mut keys.v4), burst.seek_v6(&mut keys.v6)];
+}
+
+/// The same for those of them that [`seek`] had to ask for more for.
+#[inline(always)]
+pub fn settle(burst: &Burst<'_>, keys: &mut Keys) {
+    let [v4, v6] = keys.unsettled;
+    burst.settle_v4(&mut keys.v4, v4);
+    burst.settle_v6(&mut keys.v6, v6);
+}
+
+/// Takes the packets that have keys. Whether all of them go to encap.
 #[inline(never)]
 pub fn run<P: Packet>(
     cx: &Context<'_>,
     burst: &Burst<'_>,
     packets: &mut [P],
-    metas: &mut Metas,
-    keys: &mut Keys,
+    metas: &mut [Meta],
+    keys: &Keys,
     out: &mut Out<'_, P, impl Io<P>>,
 ) -> bool {
     let mut done = Done::default();
     // As many of the one as of the other: one check for both.
     let metas = metas.get_mut(..packets.len()).unwrap_or_default();
-    burst.take_v4(&mut keys.v4, cx.timestamp, |number, flow: Option<FlowV4<'_>>| {
+    burst.take_v4(&keys.v4, cx.timestamp, |number, flow: Option<FlowV4<'_>>| {
         if let Some((packet, meta)) = at(packets, metas, number) {
             one(cx, packet, meta, flow, &mut done, out);
         }
     });
-    burst.take_v6(&mut keys.v6, cx.timestamp, |number, flow: Option<FlowV6<'_>>| {
+    burst.take_v6(&keys.v6, cx.timestamp, |number, flow: Option<FlowV6<'_>>| {
         if let Some((packet, meta)) = at(packets, metas, number) {
             one(cx, packet, meta, flow, &mut done, out);
         }

@@ -6,6 +6,10 @@ use arrayvec::ArrayVec;
 /// Most packets a worker handles at once.
 pub const BURST: usize = 32;
 
+/// Packets of a burst that pass the stages from classify to encap together: their flows are asked for at once, and memory
+/// serves only so many misses at a time (docs/adr/0007-hot-path.md).
+pub(crate) const CHUNK: usize = 8;
+
 /// A burst of packets.
 pub type Burst<P> = ArrayVec<P, BURST>;
 

@@ -2,14 +2,14 @@
 //!
 //! Packets go to the kernel as they arrived, in a tunnel with the VNI of their LIF.
 
-use crate::batch::{DropReason, Meta, Metas, Next};
+use crate::batch::{DropReason, Meta, Next};
 use crate::packet::Packet;
 use crate::tunnel::Inner;
 use crate::worker::{Context, Due};
 
 /// Takes the packets marked trap.
 #[inline]
-pub fn run<P: Packet>(cx: &Context<'_>, packets: &mut [P], metas: &mut Metas, due: &mut Due) {
+pub fn run<P: Packet>(cx: &Context<'_>, packets: &mut [P], metas: &mut [Meta], due: &mut Due) {
     for (packet, meta) in packets.iter_mut().zip(metas) {
         if meta.next == Next::Trap
             && let Err(reason) = trap(cx, packet, meta, due)

@@ -9,7 +9,7 @@ use crate::fdb::Fdb;
 use crate::lif::Lifs;
 use crate::limits::Limits;
 use crate::neighbors::{Address, Link, NeighborIndex, Neighbors};
-use crate::packet::{BURST, Burst, Io, Packet};
+use crate::packet::{BURST, Burst, CHUNK, Io, Packet};
 use crate::routes::Routes;
 use crate::tunnel::{Remote, Tunnel};
 use crate::{Config, ConfigError, PortIndex, Snapshot};
@@ -107,7 +107,7 @@ impl Pipeline {
             shared: self.clone(),
             index,
             reader: self.sessions.reader().ok()?,
-            metas: [Meta::default(); BURST],
+            metas: Metas::default(),
             keys: Box::default(),
             adjacencies: Adjacencies::new(),
             outbox: Outbox::new(self.config.ports.len()),
@@ -156,7 +156,20 @@ pub struct Context<'a> {
     pub(crate) timestamp: Timestamp,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// Of worker `index` at `now`, nanoseconds.
+    #[inline(always)]
+    fn new(shared: &'a Pipeline, index: usize, now: u64) -> Option<Self> {
+        Some(Self {
+            shared,
+            counters: shared.workers.get(index)?,
+            now,
+            now_ms: now / 1_000_000,
+            second: now / 1_000_000_000,
+            timestamp: Timestamp::from_nanos(now),
+        })
+    }
+
     /// What stands for the present state of the forwarding database, the neighbours and the sessions' L2 rewrites: differs
     /// when a MAC has moved, a neighbour changed or a rewrite's place was used again, and every second.
     #[inline]
@@ -211,7 +224,7 @@ pub struct Worker<P> {
     index: usize,
     reader: Reader,
     metas: Metas,
-    keys: Box<Keys>,
+    keys: Box<[Keys; CHUNKS]>,
     adjacencies: Adjacencies,
     outbox: Outbox<P>,
     due: Due,
@@ -272,15 +285,7 @@ impl<P: Packet> Worker<P> {
         probe: &mut impl Probe,
     ) {
         let Self { shared, index, reader, metas, keys, adjacencies, outbox, due, .. } = self;
-        let Some(counters) = shared.workers.get(*index) else { return packets.clear() };
-        let cx = &Context {
-            shared,
-            counters,
-            now,
-            now_ms: now / 1_000_000,
-            second: now / 1_000_000_000,
-            timestamp: Timestamp::from_nanos(now),
-        };
+        let Some(cx) = &Context::new(shared, *index, now) else { return packets.clear() };
         let only_tenants = ingress::run(cx, port, packets, metas);
         probe.passed("ingress");
         if !only_tenants {
@@ -293,17 +298,41 @@ impl<P: Packet> Worker<P> {
         }
         probe.passed("from_kernel, local");
         let burst = &reader.enter();
-        classify::run(burst, packets, metas, keys);
-        probe.passed("classify");
         let out = &mut Out { outbox, io, due, more };
-        let all_forwarded = lookup::run(cx, burst, packets, metas, keys, out);
-        probe.passed("lookup");
-        if !all_forwarded {
-            trap::run(cx, packets, metas, out.due);
+        let mut chunks: ArrayVec<Chunk<'_, P>, CHUNKS> = packets
+            .chunks_mut(CHUNK)
+            .zip(metas.chunks_mut(CHUNK))
+            .zip(keys.iter_mut())
+            .map(|((packets, metas), keys)| Chunk { packets, metas, keys })
+            .collect();
+        // A chunk is classified in one step, sought in the next, settled in a third and taken in a fourth: what it has asked
+        // memory for comes while other chunks are at work.
+        for step in 0..chunks.len() + 3 {
+            if let Some(Chunk { packets, metas, keys }) = chunks.get_mut(step) {
+                classify::run(burst, packets, metas, keys);
+                probe.passed("classify");
+            }
+            if let Some(chunk) = step.checked_sub(1).and_then(|number| chunks.get_mut(number)) {
+                lookup::seek(burst, chunk.keys);
+                probe.passed("seek");
+            }
+            if let Some(chunk) = step.checked_sub(2).and_then(|number| chunks.get_mut(number)) {
+                lookup::settle(burst, chunk.keys);
+                probe.passed("settle");
+            }
+            let found = step.checked_sub(3).and_then(|number| chunks.get_mut(number));
+            if let Some(Chunk { packets, metas, keys }) = found {
+                let all_forwarded = lookup::run(cx, burst, packets, metas, keys, out);
+                probe.passed("lookup");
+                if !all_forwarded {
+                    trap::run(cx, packets, metas, out.due);
+                }
+                probe.passed("trap");
+                encap::run(cx, burst, adjacencies, packets, metas, out);
+                probe.passed("encap");
+            }
         }
-        probe.passed("trap");
-        encap::run(cx, burst, adjacencies, packets, metas, out);
-        probe.passed("encap");
+        drop(chunks);
         egress::run(cx, packets, metas, out);
         probe.passed("egress");
         solicit::run(cx, out);
@@ -326,15 +355,7 @@ impl<P: Packet> Worker<P> {
     /// also when nothing arrives.
     pub fn tick(&mut self, now: u64, io: &mut impl Io<P>) {
         let Self { shared, index, reader, outbox, due, cursor, .. } = self;
-        let Some(counters) = shared.workers.get(*index) else { return };
-        let cx = &Context {
-            shared,
-            counters,
-            now,
-            now_ms: now / 1_000_000,
-            second: now / 1_000_000_000,
-            timestamp: Timestamp::from_nanos(now),
-        };
+        let Some(cx) = &Context::new(shared, *index, now) else { return };
         // A quiescent point, so that an idle worker does not keep the session table's memory.
         drop(reader.enter());
         *cursor = shared.neighbors.maintain(*cursor, NEIGHBORS_PER_TICK, cx.now_ms, |index| {
@@ -345,3 +366,14 @@ impl<P: Packet> Worker<P> {
         out.flush(cx);
     }
 }
+
+/// Packets that go from classify to encap together, and what is known of them.
+struct Chunk<'w, P> {
+    packets: &'w mut [P],
+    metas: &'w mut [Meta],
+    keys: &'w mut Keys,
+}
+
+/// Of a burst at most.
+const CHUNKS: usize = BURST / CHUNK;
+const _: () = assert!(BURST.is_multiple_of(CHUNK));

@@ -105,7 +105,9 @@ impl Rival for Own {
         let mut asked: ArrayVec<_, BURST> =
             keys.iter().zip(0..).map(|(key, number)| burst.ask_v4(*key, number)).collect();
         let mut found = 0;
-        burst.take_v4(&mut asked, NOW, |_, flow| {
+        let unsettled = burst.seek_v4(&mut asked);
+        burst.settle_v4(&mut asked, unsettled);
+        burst.take_v4(&asked, NOW, |_, flow| {
             if let Some(flow) = flow {
                 black_box(flow.rewrite());
                 found += 1;

@@ -58,7 +58,7 @@ impl Drop for Burst<'_> {
 
 impl Burst<'_> {
     /// Begins to look up `key`, of the asker's item `number`: its place in the index is on its way to the cache when this
-    /// returns. Best asked for all keys of a burst, with other work in between, before they are taken.
+    /// returns. Best asked for some keys at once, eight or so, with other work before they are sought, settled and taken.
     #[inline(always)]
     pub fn ask_v4(&self, key: FlowKeyV4, number: u8) -> Asked<FlowKeyV4> {
         ask::<EntryV4>(&self.reader.table, key, number)
@@ -70,31 +70,55 @@ impl Burst<'_> {
         ask::<EntryV6>(&self.reader.table, key, number)
     }
 
-    /// Looks up all that was `asked` of this table, in passes over [`BURST`] of them at once, so that the misses of one hide
-    /// behind the others, and gives each flow to `take`, with its item's number. Flows of ended or expired sessions are not
-    /// found.
+    /// Finds the likely entries of the first [`BURST`] that were `asked` of this table: they, or what tells where they are, are
+    /// on their way to the cache when this returns.
+    #[inline(always)]
+    pub fn seek_v4(&self, asked: &mut [Asked<FlowKeyV4>]) -> Unsettled {
+        seek::<EntryV4>(&self.reader.table, asked)
+    }
+
+    /// The same for IPv6.
+    #[inline(always)]
+    pub fn seek_v6(&self, asked: &mut [Asked<FlowKeyV6>]) -> Unsettled {
+        seek::<EntryV6>(&self.reader.table, asked)
+    }
+
+    /// Finds the likely entries of those that seeking left `unsettled`.
+    #[inline(always)]
+    pub fn settle_v4(&self, asked: &mut [Asked<FlowKeyV4>], unsettled: Unsettled) {
+        settle::<EntryV4>(&self.reader.table, asked, unsettled);
+    }
+
+    /// The same for IPv6.
+    #[inline(always)]
+    pub fn settle_v6(&self, asked: &mut [Asked<FlowKeyV6>], unsettled: Unsettled) {
+        settle::<EntryV6>(&self.reader.table, asked, unsettled);
+    }
+
+    /// Gives the flow of each that was `asked` and sought to `take`, with its item's number. Flows of ended or expired
+    /// sessions are not found. What was not sought is found too, but waits for memory, one after the other.
     #[inline(always)]
     pub fn take_v4<'b>(
         &'b self,
-        asked: &mut [Asked<FlowKeyV4>],
+        asked: &[Asked<FlowKeyV4>],
         now: Timestamp,
         take: impl FnMut(u8, Option<FlowV4<'b>>),
     ) {
-        lookup::<EntryV4, _>(&self.reader.table, asked, now, take);
+        take_all::<EntryV4, _>(&self.reader.table, asked, now, take);
     }
 
     /// The same for IPv6.
     #[inline(always)]
     pub fn take_v6<'b>(
         &'b self,
-        asked: &mut [Asked<FlowKeyV6>],
+        asked: &[Asked<FlowKeyV6>],
         now: Timestamp,
         take: impl FnMut(u8, Option<FlowV6<'b>>),
     ) {
-        lookup::<EntryV6, _>(&self.reader.table, asked, now, take);
+        take_all::<EntryV6, _>(&self.reader.table, asked, now, take);
     }
 
-    /// Asks and takes at once: `flows[i]` is the flow of `keys[i]`.
+    /// Asks, seeks and takes at once: `flows[i]` is the flow of `keys[i]`.
     pub fn lookup_v4<'b>(&'b self, keys: &[FlowKeyV4], now: Timestamp, flows: &mut [Option<FlowV4<'b>>]) {
         all::<EntryV4, _>(&self.reader.table, keys, now, flows);
     }
@@ -140,7 +164,9 @@ fn all<'b, E: Entry, F: From<Flow<'b, E>>>(
     for (keys, flows) in keys.chunks(BURST).zip(flows.chunks_mut(BURST)) {
         let mut asked: ArrayVec<_, BURST> =
             (0..).zip(keys).map(|(number, key)| ask::<E>(table, *key, number)).collect();
-        lookup(table, &mut asked, now, |number, found| {
+        let unsettled = seek::<E>(table, &mut asked);
+        settle::<E>(table, &mut asked, unsettled);
+        take_all(table, &asked, now, |number, found| {
             if let Some(flow) = flows.get_mut(usize::from(number)) {
                 *flow = found;
             }
@@ -149,50 +175,78 @@ fn all<'b, E: Entry, F: From<Flow<'b, E>>>(
     flows.iter_mut().skip(keys.len()).for_each(|flow| *flow = None);
 }
 
-/// A burst at a time, in passes: match tags and ask for entries; the same in the second bucket for those not in their first;
-/// compare keys.
 #[inline(always)]
-fn lookup<'b, E: Entry, F: From<Flow<'b, E>>>(
+fn take_all<'b, E: Entry, F: From<Flow<'b, E>>>(
     table: &'b SessionTable,
-    asked: &mut [Asked<E::Key>],
+    asked: &[Asked<E::Key>],
     now: Timestamp,
     mut take: impl FnMut(u8, Option<F>),
 ) {
     let entries: &[E] = &E::family(table).entries;
-    for burst in asked.chunks_mut(BURST) {
-        search::<E>(table, burst);
-        for Asked { key, guess, number, .. } in burst {
-            // Two calls: `take` is compiled for each, and so asks nothing of what is known here.
-            match table.resolve(entries, key, *guess, now) {
-                Some(flow) => take(*number, Some(flow.into())),
-                None => take(*number, None),
-            }
+    for Asked { key, guess, number, .. } in asked {
+        // Two calls: `take` is compiled for each, and so asks nothing of what is known here.
+        match table.resolve(entries, key, *guess, now) {
+            Some(flow) => take(*number, Some(flow.into())),
+            None => take(*number, None),
         }
     }
 }
 
+#[inline(always)]
+fn seek<E: Entry>(table: &SessionTable, asked: &mut [Asked<E::Key>]) -> Unsettled {
+    if asked.is_empty() { Unsettled::default() } else { seek_some::<E>(table, asked) }
+}
+
 /// Guesses each key's entry by its tag and asks for it; at most [`BURST`] keys. Where no tag matches, the guess stays as it is.
 #[inline(never)]
-fn search<E: Entry>(table: &SessionTable, asked: &mut [Asked<E::Key>]) {
+fn seek_some<E: Entry>(table: &SessionTable, asked: &mut [Asked<E::Key>]) -> Unsettled {
     let family = E::family(table);
     let (index, entries): (_, &[E]) = (&family.index, &family.entries);
     let buckets = index.buckets();
-    // One bit for each key.
-    let (mut elsewhere, mut several) = (0u32, 0u32);
-    for (i, Asked { place, guess, .. }) in asked.iter_mut().enumerate() {
+    let mut unsettled = Unsettled::default();
+    for (i, Asked { place, guess, .. }) in asked.iter_mut().take(BURST).enumerate() {
         let mut guesses = buckets.guesses(*place);
         if let Some(entry) = guesses.next() {
             *guess = entry;
             prefetch_at(entries, entry as usize);
             if guesses.more() {
-                several |= 1 << i;
+                unsettled.several |= 1 << i;
                 guesses.for_each(|entry| prefetch_at(entries, entry as usize));
             }
         } else {
-            elsewhere |= 1 << i;
+            unsettled.elsewhere |= 1 << i;
             buckets.prefetch(index.other(*place));
         }
     }
+    unsettled
+}
+
+/// What [`Burst::seek_v4`] could not settle without waiting for memory: one bit for each key.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unsettled {
+    /// No tag matches in the first bucket.
+    elsewhere: u32,
+    /// More than one does.
+    several: u32,
+}
+
+#[inline(always)]
+fn settle<E: Entry>(table: &SessionTable, asked: &mut [Asked<E::Key>], unsettled: Unsettled) {
+    if unsettled.elsewhere | unsettled.several != 0 {
+        settle_some::<E>(table, asked, unsettled);
+    }
+}
+
+/// Guesses by the second bucket, where no tag matches in the first; compares keys, where several do.
+#[inline(never)]
+fn settle_some<E: Entry>(
+    table: &SessionTable,
+    asked: &mut [Asked<E::Key>],
+    Unsettled { mut elsewhere, mut several }: Unsettled,
+) {
+    let family = E::family(table);
+    let (index, entries): (_, &[E]) = (&family.index, &family.entries);
+    let buckets = index.buckets();
     while elsewhere != 0 {
         let i = elsewhere.trailing_zeros() as usize;
         elsewhere &= elsewhere - 1;
