@@ -155,6 +155,27 @@ fn tcp_control_is_observed_and_trapped_untouched() {
     assert_eq!(closed[0].info.counters.in_packets, 2);
 }
 
+/// Flows are sought for packets ahead of those that are taken, some in the same chunk and some not: wherever in a burst, of
+/// whatever length, a session ends, the packets before it are forwarded and those behind it are of no session.
+#[test]
+fn a_session_ends_between_any_two_packets_of_a_burst() {
+    let (original, translated) = udp();
+    let (data, rst) = (vlan(100, &with_flags(0x18, &original)), vlan(100, &with_flags(0x04, &original)));
+    for length in [1, 7, 8, 9, 16, 17, 25, 31, pipeline::BURST] {
+        for end in [0, length / 2, length - 1] {
+            let mut gateway = Gateway::new();
+            gateway.install(&routed(7, 6, original, translated));
+            gateway.forward(UPLINK, &data, UPLINK);
+            let mut burst = vec![data.clone(); length];
+            burst[end] = rst.clone();
+            gateway.receive_all(UPLINK, &burst);
+            assert_eq!(gateway.io.take(UPLINK).len(), end, "{end} of {length}");
+            let trapped = (gateway.traps("tcp_control"), gateway.traps("new"));
+            assert_eq!(trapped, (1, (length - 1 - end) as u64), "{end} of {length}");
+        }
+    }
+}
+
 #[test]
 fn exceptions_go_to_the_kernel_untouched() {
     let (original, translated) = udp();
