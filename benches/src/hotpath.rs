@@ -10,6 +10,7 @@ use conntrack::{SessionTable, TableConfig, Timestamp};
 use dpdk::{Eal, Mbuf, Mempool};
 use gateway::frame::Frame;
 use pipeline::{BURST, Burst, Io, Pipeline, PortIndex, Probe, Worker};
+use std::any::Any;
 use std::sync::Arc;
 
 /// A table with `sessions` sessions, and a pipeline with one worker on it.
@@ -69,13 +70,19 @@ pub struct Collect<'p> {
     /// Where duplicates come from.
     pub pool: &'p Mempool,
     /// What was sent on the uplink.
-    pub sent: ArrayVec<Frame, 64>,
+    pub sent: Burst<Frame>,
 }
 
 impl Io<Frame> for Collect<'_> {
     fn transmit<const N: usize>(&mut self, _port: PortIndex, packets: &mut ArrayVec<Frame, N>) {
-        let room = self.sent.remaining_capacity().min(packets.len());
-        self.sent.extend(packets.drain(..room));
+        // A driver takes all of a burst's pointers at once: packet by packet, this would be a stage of its own.
+        match (packets as &mut dyn Any).downcast_mut::<Burst<Frame>>() {
+            Some(packets) if self.sent.is_empty() => std::mem::swap(&mut self.sent, packets),
+            _ => {
+                let room = self.sent.remaining_capacity().min(packets.len());
+                self.sent.extend(packets.drain(..room));
+            }
+        }
     }
 
     fn allocate(&mut self) -> Option<Frame> {

@@ -22,7 +22,7 @@ const FUNCTIONS: [(&str, &str); 7] = [
     ("classify", "pipeline::classify::run"),
     ("seek", "reader::seek_some"),
     ("lookup", "pipeline::lookup::run"),
-    ("encap", "pipeline::encap::run"),
+    ("encap", "pipeline::encap::put_known"),
     ("egress", "pipeline::egress::run"),
     ("all", "hotpath::counted"),
 ];

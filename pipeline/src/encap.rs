@@ -21,7 +21,7 @@ use conntrack::table::Burst;
 use conntrack::{L2Rewrite, LifIndex, RewriteFlags};
 
 /// Takes the packets marked encap; `burst` is that in which their flows were found.
-#[inline(never)]
+#[inline(always)]
 pub fn run<P: Packet>(
     cx: &Context<'_>,
     burst: &Burst<'_>,
@@ -30,10 +30,24 @@ pub fn run<P: Packet>(
     metas: &mut [Meta],
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
+    // After their lookup: what a place of a session's L2 rewrite was before is not taken for theirs.
     let validity = cx.validity();
-    if put_known(cx, adjacencies, validity, packets, metas) {
-        return;
+    if !put_known(cx, adjacencies, validity, packets, metas) {
+        resolve(cx, burst, adjacencies, validity, packets, metas, out);
     }
+}
+
+/// Takes all others.
+#[cold]
+fn resolve<P: Packet>(
+    cx: &Context<'_>,
+    burst: &Burst<'_>,
+    adjacencies: &mut Adjacencies,
+    validity: u64,
+    packets: &mut [P],
+    metas: &mut [Meta],
+    out: &mut Out<'_, P, impl Io<P>>,
+) {
     for (packet, meta) in packets.iter_mut().zip(metas).filter(|(_, meta)| meta.next == Next::Encap) {
         match leave(cx, burst, adjacencies, validity, packet, meta, out) {
             Ok((lif, port)) => {
@@ -75,7 +89,7 @@ fn put_known<P: Packet>(
     all
 }
 
-/// All others: LIF and port to send on.
+/// One of them: LIF and port to send on.
 #[inline(never)]
 fn leave<P: Packet>(
     cx: &Context<'_>,

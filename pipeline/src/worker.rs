@@ -299,29 +299,28 @@ impl<P: Packet> Worker<P> {
         probe.passed("from_kernel, local");
         let burst = &reader.enter();
         let out = &mut Out { outbox, io, due, more };
-        let mut chunks: ArrayVec<Chunk<'_, P>, CHUNKS> = packets
-            .chunks_mut(CHUNK)
-            .zip(metas.chunks_mut(CHUNK))
-            .zip(keys.iter_mut())
-            .map(|((packets, metas), keys)| Chunk { packets, metas, keys })
-            .collect();
         // A chunk is classified in one step, sought in the next, settled in a third and taken in a fourth: what it has asked
         // memory for comes while other chunks are at work.
-        for step in 0..chunks.len() + 3 {
-            if let Some(Chunk { packets, metas, keys }) = chunks.get_mut(step) {
+        let chunks = packets.len().div_ceil(CHUNK);
+        for step in 0..chunks + 3 {
+            let [found, settled, sought] = [3, 2, 1].map(|behind| step.wrapping_sub(behind));
+            if let Some((packets, metas, keys)) = chunk(packets, metas, keys, step) {
                 classify::run(burst, packets, metas, keys);
                 probe.passed("classify");
             }
-            if let Some(chunk) = step.checked_sub(1).and_then(|number| chunks.get_mut(number)) {
-                lookup::seek(burst, chunk.keys);
+            if sought < chunks
+                && let Some(keys) = keys.get_mut(sought)
+            {
+                lookup::seek(burst, keys);
                 probe.passed("seek");
             }
-            if let Some(chunk) = step.checked_sub(2).and_then(|number| chunks.get_mut(number)) {
-                lookup::settle(burst, chunk.keys);
+            if settled < chunks
+                && let Some(keys) = keys.get_mut(settled)
+            {
+                lookup::settle(burst, keys);
                 probe.passed("settle");
             }
-            let found = step.checked_sub(3).and_then(|number| chunks.get_mut(number));
-            if let Some(Chunk { packets, metas, keys }) = found {
+            if let Some((packets, metas, keys)) = chunk(packets, metas, keys, found) {
                 let all_forwarded = lookup::run(cx, burst, packets, metas, keys, out);
                 probe.passed("lookup");
                 if !all_forwarded {
@@ -332,7 +331,6 @@ impl<P: Packet> Worker<P> {
                 probe.passed("encap");
             }
         }
-        drop(chunks);
         egress::run(cx, packets, metas, out);
         probe.passed("egress");
         solicit::run(cx, out);
@@ -367,11 +365,16 @@ impl<P: Packet> Worker<P> {
     }
 }
 
-/// Packets that go from classify to encap together, and what is known of them.
-struct Chunk<'w, P> {
+/// The packets that go from classify to encap together as number `at`, and what is known of them; None if there are no such.
+#[inline(always)]
+fn chunk<'w, P>(
     packets: &'w mut [P],
-    metas: &'w mut [Meta],
-    keys: &'w mut Keys,
+    metas: &'w mut Metas,
+    keys: &'w mut [Keys; CHUNKS],
+    at: usize,
+) -> Option<(&'w mut [P], &'w mut [Meta], &'w mut Keys)> {
+    let keys = keys.get_mut(at)?;
+    Some((packets.chunks_mut(CHUNK).nth(at)?, metas.chunks_mut(CHUNK).nth(at)?, keys))
 }
 
 /// Of a burst at most.

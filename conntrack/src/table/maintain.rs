@@ -2,6 +2,7 @@
 
 use super::entry::{Entry, Hot};
 use super::memory::prefetch;
+use super::places::Places;
 use super::record::{Phase, Record, V6};
 use super::wheel::BATCH;
 use super::writer::Writer;
@@ -72,38 +73,52 @@ impl SessionTable {
         used
     }
 
-    /// Retires sessions that timed out, and puts those back that did not. How many it looked at. In passes, each of which asks
-    /// for the memory that the next one needs.
+    /// Retires sessions that timed out, and puts those back that did not. How many it looked at. A few at a time, in steps, each
+    /// of which asks for the memory that the next one needs; while that comes, others take their steps.
     fn expire(&self, writer: &mut Writer, now: Timestamp, ticks: u64, budget: usize) -> usize {
         let mut used = 0;
-        while used < budget {
-            let slots = writer.wheel.due(&self.records, ticks, budget - used);
-            if slots.is_empty() {
-                break;
-            }
-            used += slots.len();
-            slots.iter().for_each(|&slot| self.prefetch_flows_of(slot));
-            let reached = Timestamp(writer.wheel.now().min(now.0));
-            let mut over = ArrayVec::<_, BATCH>::new();
-            for slot in slots {
-                let Some(record) = self.records.get(slot as usize) else { continue };
-                let due = self.due(slot, record, reached);
-                if due <= reached.0 && !record.state().tcp().is_over() {
-                    let places = self.places(slot, record);
-                    self.prefetch_places(record, &places);
-                    over.push((slot, record, places, due));
-                } else {
-                    self.freshen(slot, record);
-                    writer.wheel.schedule(&self.records, slot, due);
+        let mut passes: [Pass<'_>; 4] = Default::default();
+        let [mut taken, mut looked_at, mut located, mut unlinked] = [0, 3, 2, 1];
+        let mut idle = 0;
+        while idle < passes.len() {
+            idle += 1;
+            if let Some(pass) = passes.get_mut(unlinked) {
+                for (slot, record, places, due) in pass.over.drain(..) {
+                    self.unlink(writer, slot, record, &places);
+                    self.retire_unlinked(writer, slot, record, Phase::TimedOut, Timestamp(due));
                 }
             }
-            for (slot, record, places, _) in &mut over {
-                self.locate(*slot, record, places);
+            if let Some(pass) = passes.get_mut(located) {
+                for (slot, record, places, _) in &mut pass.over {
+                    self.locate(*slot, record, places);
+                }
             }
-            for (slot, record, places, due) in over {
-                self.unlink(writer, slot, record, &places);
-                self.retire_unlinked(writer, slot, record, Phase::TimedOut, Timestamp(due));
+            if let Some(pass) = passes.get_mut(looked_at) {
+                for slot in pass.slots.drain(..) {
+                    let Some(record) = self.records.get(slot as usize) else { continue };
+                    let due = self.due(slot, record, pass.reached);
+                    if due <= pass.reached.0 && !record.state().tcp().is_over() {
+                        let places = self.places(slot, record);
+                        self.prefetch_places(record, &places);
+                        pass.over.push((slot, record, places, due));
+                    } else {
+                        self.freshen(slot, record);
+                        writer.wheel.schedule(&self.records, slot, due);
+                    }
+                }
             }
+            if used < budget
+                && let Some(pass) = passes.get_mut(taken)
+            {
+                pass.slots = writer.wheel.due(&self.records, ticks, budget - used);
+                pass.reached = Timestamp(writer.wheel.now().min(now.0));
+                pass.slots.iter().for_each(|&slot| self.prefetch_flows_of(slot));
+                used += pass.slots.len();
+                if !pass.slots.is_empty() {
+                    idle = 0;
+                }
+            }
+            (taken, looked_at, located, unlinked) = (unlinked, taken, looked_at, located);
         }
         used
     }
@@ -190,6 +205,17 @@ impl SessionTable {
             self.v4.pair(slot).map(|(a, b)| [a.hot(), b.hot()])
         }
     }
+}
+
+/// Sessions whose time has come, under way together.
+#[derive(Default)]
+struct Pass<'t> {
+    /// The time that has come.
+    reached: Timestamp,
+    /// To be looked at.
+    slots: ArrayVec<u32, BATCH>,
+    /// Those that are over, where they are, and when they were.
+    over: ArrayVec<(u32, &'t Record, Places, u64), BATCH>,
 }
 
 impl<E: Entry> Family<E> {

@@ -204,7 +204,7 @@ fn seek_some<E: Entry>(table: &SessionTable, asked: &mut [Asked<E::Key>]) -> Uns
     let (index, entries): (_, &[E]) = (&family.index, &family.entries);
     let buckets = index.buckets();
     let mut unsettled = Unsettled::default();
-    for (i, Asked { place, guess, .. }) in asked.iter_mut().take(BURST).enumerate() {
+    for (i, Asked { place, guess, .. }) in (0..BURST).zip(asked) {
         let mut guesses = buckets.guesses(*place);
         if let Some(entry) = guesses.next() {
             *guess = entry;

@@ -22,7 +22,7 @@ const LANES: usize = 16;
 /// Marks in `prev` that a slot is first of the lane whose number follows.
 const HEAD: u32 = 1 << 31;
 /// Slots that come out at once.
-pub(super) const BATCH: usize = 32;
+pub(super) const BATCH: usize = 8;
 
 /// The end of the tick that `now` is in.
 pub(super) fn tick_end(now: u64) -> u64 {
