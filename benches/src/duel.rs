@@ -124,8 +124,10 @@ impl Contender {
             after.saturating_sub(before).as_secs_f64() > HELD_UP * elapsed.as_secs_f64()
         };
         let stolen = stolen.into_iter().zip(stolen_after).any(|(before, after)| too_long(before, after));
-        let held_up =
-            stolen || too_long(waited, waited_after) || outcome.stalled_seconds > HELD_UP * outcome.seconds;
+        // At a rate, what the generator misses is neither made good nor timed.
+        let generator_held_up =
+            outcome.intended_pps.is_none() && outcome.stalled_seconds > HELD_UP * outcome.seconds;
+        let held_up = stolen || too_long(waited, waited_after) || generator_held_up;
         Ok(Run { outcome, fair: near && !held_up, cycles })
     }
 

@@ -1,19 +1,21 @@
 //! Latency under load, beside testpmd's: at shares of the gateway's own drop rate, the same packets a second for both.
 
 use crate::duel::{Contender, Run, rounds};
-use crate::memif::{back, gateway, profile, testpmd};
+use crate::memif::{self, back, gateway, testpmd};
 use crate::{Stand, report};
 use anyhow::Result;
 use benches::devices::Scratch;
 use benches::devices::testpmd::Mode;
 use benches::pktgen::generator::Traffic;
 use benches::pktgen::search::Measured;
-use benches::pktgen::trial::Latency;
+use benches::pktgen::trial::{Counts, Latency};
 use benches::pktgen::{Bounds, Goal, Load, Search, Trial};
 use std::fmt::Write;
 use std::time::Duration;
 
 const SESSIONS: u32 = 65_536;
+/// So few that no packet waits for memory: what is left is the program.
+const FEW: u32 = 1_000;
 /// Shares of the no-drop rate, percent.
 const LOADS: [u32; 3] = [10, 50, 90];
 /// Lowest and highest load of the searches, packets a second.
@@ -24,7 +26,7 @@ const ATTEMPTS: usize = 2;
 /// NDR, PDR, and latency.
 pub fn bench(stand: &mut Stand) -> Result<()> {
     let scratch = Scratch::new("latency")?;
-    let profile = profile(SESSIONS)?;
+    let profile = memif::profile(SESSIONS)?;
     let mut ours = gateway(stand, &scratch, &profile)?;
     let mut theirs = testpmd(stand, Mode::Macswap, &scratch, &profile)?;
     theirs.traffic = Traffic::new(&stand.eal, &back(&profile, Mode::Macswap))?;
@@ -37,22 +39,49 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
         _ => (1e6, "1 Mpps (no drop rate was found)"),
     };
     for load in LOADS {
-        let rate = base * f64::from(load) / 100.0;
-        let trial = Trial::new(Load::Rate(rate), Duration::from_millis(750));
-        let (runs, unfair) = rounds(&mut [&mut theirs, &mut ours], &trial, stand.runs)?;
-        let conditions = format!(
-            "{load} % of {name}: {:.3} Mpps, {SESSIONS} sessions, 64 B, from burst made to burst arrived, \
-             {unfair} runs with far or shared cores",
-            rate / 1e6
-        );
-        record(&mut stand.report, load, &runs, &conditions);
+        measure(stand, "", SESSIONS, [&mut theirs, &mut ours], (base, name), load)?;
     }
+    drop(ours);
+    let profile = memif::profile(FEW)?;
+    let mut ours = gateway(stand, &scratch, &profile)?;
+    theirs.traffic = Traffic::new(&stand.eal, &back(&profile, Mode::Macswap))?;
+    let name = format!("{name} with {SESSIONS} sessions");
+    measure(stand, ".1k", FEW, [&mut theirs, &mut ours], (base, &name), 50)
+}
+
+/// At `load` percent of a rate, for both devices.
+fn measure(
+    stand: &mut Stand,
+    size: &str,
+    sessions: u32,
+    [theirs, ours]: [&mut Contender; 2],
+    (base, name): (f64, &str),
+    load: u32,
+) -> Result<()> {
+    let rate = base * f64::from(load) / 100.0;
+    let trial = Trial::new(Load::Rate(rate), Duration::from_millis(750));
+    let (runs, unfair) = rounds(&mut [theirs, ours], &trial, stand.runs)?;
+    let [untimed_theirs, untimed_ours] = [0, 1].map(|who: usize| untimed(&runs[who]));
+    let conditions = format!(
+        "{load} % of {name}: {:.3} Mpps, {sessions} sessions, 64 B, from burst made to burst arrived, without what was on \
+         its way while the generator was held up ({untimed_theirs:.1} % of testpmd's packets, {untimed_ours:.1} % of the \
+         gateway's), {unfair} runs with far or shared cores",
+        rate / 1e6
+    );
+    record(&mut stand.report, size, load, &runs, &conditions);
     Ok(())
+}
+
+/// Percent of the packets received.
+#[expect(clippy::cast_precision_loss, reason = "a share")]
+fn untimed(runs: &[Run]) -> f64 {
+    let sum = |of: fn(&Counts) -> u64| runs.iter().map(|run| of(&run.outcome.counts)).sum::<u64>() as f64;
+    100.0 * sum(|counts| counts.untimed) / sum(|counts| counts.received).max(1.0)
 }
 
 type Quantile = fn(&Latency) -> f64;
 
-fn record(report: &mut report::Report, load: u32, runs: &[Vec<Run>], conditions: &str) {
+fn record(report: &mut report::Report, size: &str, load: u32, runs: &[Vec<Run>], conditions: &str) {
     let quantiles: [(&str, Quantile); 3] =
         [("p50", |latency| latency.p50), ("p99", |latency| latency.p99), ("p99_9", |latency| latency.p99_9)];
     for (name, quantile) in quantiles {
@@ -60,9 +89,9 @@ fn record(report: &mut report::Report, load: u32, runs: &[Vec<Run>], conditions:
             |who: usize| runs[who].iter().map(|run| quantile(&run.outcome.latency_us)).collect::<Vec<_>>();
         let (theirs, ours) = (micros(0), micros(1));
         let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
-        report.add(format!("latency.{name}_ratio_to_testpmd.{load}"), "ratio", ratios, conditions);
-        report.add(format!("latency.{name}_us.{load}"), "us", ours, conditions);
-        report.add(format!("latency.testpmd_{name}_us.{load}"), "us", theirs, conditions);
+        report.add(format!("latency{size}.{name}_ratio_to_testpmd.{load}"), "ratio", ratios, conditions);
+        report.add(format!("latency{size}.{name}_us.{load}"), "us", ours, conditions);
+        report.add(format!("latency{size}.testpmd_{name}_us.{load}"), "us", theirs, conditions);
     }
 }
 

@@ -38,6 +38,10 @@ pub struct Checker {
     /// Nanoseconds.
     latency: Histogram<u64>,
     ticks_to_nanos: f64,
+    /// Who looks for arrivals later than this was held up meanwhile.
+    timely: u64,
+    /// What was sent before may have arrived in a hold-up.
+    seen_from: u64,
 }
 
 impl Checker {
@@ -71,6 +75,8 @@ impl Checker {
             counts: Counts::default(),
             latency: histogram(),
             ticks_to_nanos: 1e9 / tsc_hz as f64,
+            timely: u64::MAX,
+            seen_from: 0,
         }
     }
 
@@ -79,6 +85,7 @@ impl Checker {
         self.trial = trial;
         self.counts = Counts::default();
         self.latency.reset();
+        (self.timely, self.seen_from) = (u64::MAX, 0);
         self.flows.iter_mut().for_each(|flow| flow.window = Window::default());
     }
 
@@ -92,9 +99,22 @@ impl Checker {
         &self.latency
     }
 
+    /// At `now` somebody looks, and is to look for arrivals up to `timely`, or is held up. If `held_up` until now, nobody knows
+    /// when what is on its way arrives or has arrived.
+    #[inline]
+    pub fn look(&mut self, now: u64, timely: u64, held_up: bool) {
+        self.timely = timely;
+        if held_up {
+            self.seen_from = now;
+        }
+    }
+
     /// Takes a burst that arrived at `now`.
     #[inline]
     pub fn burst(&mut self, now: u64, frames: &[&[u8]]) {
+        if now > self.timely {
+            self.look(now, u64::MAX, true);
+        }
         let (mut time, mut run) = (0, 0);
         for frame in frames {
             let Some((stamp, way)) = self.identify(frame) else {
@@ -114,7 +134,9 @@ impl Checker {
     }
 
     fn record(&mut self, now: u64, time: u64, packets: u64) {
-        if packets > 0 {
+        if time < self.seen_from {
+            self.counts.untimed += packets;
+        } else if packets > 0 {
             let nanos = (now.saturating_sub(time) as f64 * self.ticks_to_nanos) as u64;
             self.latency.saturating_record_n(nanos, packets);
         }
@@ -266,4 +288,32 @@ fn reply(profile: &Profile, direction: Direction, session: &Session) -> Content 
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3)
         .unwrap_or_else(|error| unreachable!("bounds are fixed: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_arrives_in_a_hold_up_has_no_latency() {
+        let profile = Profile::parse(include_str!("../../../share/bench/vlan-to-vxlan.toml")).unwrap();
+        let mut checker = Checker::new(&profile, &[], 1_000_000_000);
+        checker.begin(1);
+        let seen = |checker: &Checker| (checker.latency().len(), checker.counts().untimed);
+        checker.look(1_000, 11_000, false);
+        checker.record(1_200, 900, 3);
+        assert_eq!(seen(&checker), (3, 0));
+        checker.look(90_000, 100_000, true);
+        checker.record(90_100, 1_100, 4);
+        assert_eq!(seen(&checker), (3, 4), "sent before, arrived nobody knows when");
+        checker.record(90_300, 90_100, 2);
+        assert_eq!((seen(&checker), checker.latency().max()), ((5, 4), 300), "sent after it");
+        checker.burst(150_000, &[]);
+        checker.record(150_000, 99_000, 1);
+        assert_eq!(seen(&checker), (5, 5), "held up between look and receipt");
+        checker.begin(2);
+        assert_eq!(seen(&checker), (0, 0));
+        checker.record(200_000, 150_500, 1);
+        assert_eq!(seen(&checker), (1, 0), "a trial begins without a hold-up");
+    }
 }

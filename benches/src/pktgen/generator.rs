@@ -134,15 +134,19 @@ impl Generator {
         // Stalls stretch a trial, but not without end.
         let latest = start + 3 * end + self.hz;
         let mut before: Option<Mark> = None;
-        let (mut busy, mut worked) = (0, false);
+        let (mut busy, mut moved) = (0, 0);
         loop {
             let now = dpdk::tsc();
-            let step = pace.tick(now);
-            busy += if worked { step } else { 0 };
-            if step == 0 {
-                // This thread was held up, and the device perhaps with it.
+            let stalled = pace.stalled;
+            let step = pace.tick(now, moved);
+            busy += if moved > 0 { step } else { 0 };
+            let held_up = pace.stalled > stalled;
+            if held_up {
+                // This thread was, and the device perhaps with it.
                 run.last_arrival = now;
             }
+            let timely = if self.link.calls_system() { u64::MAX } else { now + pace.patience(PACED_BURST) };
+            run.traffic.checker.look(now, timely, held_up);
             let all = trial.packets.is_some_and(|most| run.sent >= most) && self.link.waiting() == 0;
             if all || pace.elapsed() >= end || now >= latest {
                 break;
@@ -151,14 +155,13 @@ impl Generator {
                 before = Some(run.mark(&pace, busy));
             }
             let left = trial.packets.map_or(u64::MAX, |most| most - run.sent);
-            let moved = match trial.load {
+            moved = match trial.load {
                 Load::Rate(_) => self.send_due(&mut run, &mut pace, left, now)? + self.receive(&mut run),
                 Load::Window(window) => {
                     let received = self.gather(&mut run, window, now);
                     received + self.send_window(&mut run, window, left, now)?
                 }
             };
-            worked = moved > 0;
         }
         let (before, after) = (before.unwrap_or_default(), run.mark(&pace, busy));
         let ticks = (after.elapsed - before.elapsed).max(1) as f64;
@@ -238,6 +241,7 @@ impl Generator {
     fn drain(&mut self, run: &mut Run<'_>, patience: Duration) {
         let patience = self.ticks(patience);
         let mut last = dpdk::tsc();
+        run.traffic.checker.look(last, u64::MAX, false);
         while run.back() + run.refused < run.sent {
             if self.receive(run) > 0 {
                 last = dpdk::tsc();

@@ -5,6 +5,11 @@ use std::os::unix::fs::FileExt;
 
 /// Longer without a look at the clock, and the generator itself was held up.
 const STALL_MICROS: u64 = 200;
+/// The same at a rate with a port that makes no system call: to make good what it missed in less would be a burst already. What
+/// it did in that time is allowed for on top.
+const PACED_STALL_MICROS: u64 = 10;
+/// More than any packet takes.
+const PACKET_MICROS: u64 = 2;
 
 /// What this thread has waited for a core: Linux's account.
 #[derive(Debug)]
@@ -43,6 +48,7 @@ impl Waited {
 pub struct Pace {
     per_tick: f64,
     stall: u64,
+    packet: u64,
     hz: u64,
     /// With a port that may take its time.
     waited: Option<Waited>,
@@ -55,19 +61,26 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// At `rate` packets a second, from `now` on.
+    /// At `rate` packets a second, from `now` on; 0: no rate.
     pub fn new(rate: f64, now: u64, tsc_hz: u64, waited: Option<Waited>) -> Self {
-        let stall = tsc_hz * STALL_MICROS / 1_000_000;
+        let micros = if rate > 0.0 && waited.is_none() { PACED_STALL_MICROS } else { STALL_MICROS };
+        let [stall, packet] = [micros, PACKET_MICROS].map(|micros| tsc_hz * micros / 1_000_000);
         let per_tick = rate / tsc_hz as f64;
-        Self { per_tick, stall, hz: tsc_hz, waited, last: now, elapsed: 0, given: 0, stalled: 0 }
+        Self { per_tick, stall, packet, hz: tsc_hz, waited, last: now, elapsed: 0, given: 0, stalled: 0 }
     }
 
-    /// Lets time go on to `now`; the ticks since the last time, if they count.
+    /// The longest step, in ticks, that is the generator's own work on that many packets.
     #[inline]
-    pub fn tick(&mut self, now: u64) -> u64 {
+    pub fn patience(&self, packets: usize) -> u64 {
+        self.stall + packets as u64 * self.packet
+    }
+
+    /// Lets time go on to `now`, after work on `packets`; the ticks since the last time, if they count.
+    #[inline]
+    pub fn tick(&mut self, now: u64, packets: usize) -> u64 {
         let step = now.saturating_sub(self.last);
         self.last = now;
-        let lost = if step > self.stall { self.lost(step) } else { 0 };
+        let lost = if step > self.patience(packets) { self.lost(step) } else { 0 };
         self.stalled += lost;
         self.elapsed += step - lost;
         step - lost
@@ -108,7 +121,7 @@ mod tests {
             let mut pace = Pace::new(rate, 0, HZ, None);
             let mut sent = 0;
             for now in (0..=HZ).step_by(10_000) {
-                pace.tick(now);
+                pace.tick(now, 0);
                 sent += pace.take(1_000_000);
             }
             assert!((sent as f64 - rate).abs() <= 1.0, "{sent} of {rate}");
@@ -118,14 +131,23 @@ mod tests {
     #[test]
     fn a_hold_up_is_not_made_good() {
         let mut pace = Pace::new(1e6, 0, HZ, None);
-        pace.tick(100_000);
-        assert_eq!(pace.take(1000), 100);
-        pace.tick(50_100_000);
+        pace.tick(100_000, 64);
+        assert_eq!(pace.take(1000), 100, "own work");
+        pace.tick(50_100_000, 64);
         assert_eq!((pace.take(1000), pace.stalled), (0, 50_000_000));
-        pace.tick(50_200_000);
+        pace.tick(50_200_000, 100);
         assert_eq!(pace.take(60), 60);
         assert_eq!(pace.take(60), 40, "what was due stays due");
         assert_eq!(pace.elapsed(), 200_000);
+        pace.tick(50_215_000, 0);
+        assert_eq!((pace.take(60), pace.stalled), (0, 50_015_000), "not much, but no work");
+    }
+
+    #[test]
+    fn flat_out_a_moment_is_no_hold_up() {
+        let mut pace = Pace::new(0.0, 0, HZ, None);
+        pace.tick(150_000, 0);
+        assert_eq!((pace.elapsed(), pace.stalled), (150_000, 0));
     }
 
     #[test]
@@ -134,7 +156,7 @@ mod tests {
         let begun = std::time::Instant::now();
         while begun.elapsed().as_millis() < 5 {}
         // As if five seconds of work: this thread may have waited for a moment, but not for that long.
-        pace.tick(5_000_000_000);
+        pace.tick(5_000_000_000, 0);
         assert!(pace.elapsed() > 4_000_000_000, "{} ns counted", pace.elapsed());
         assert_eq!(pace.elapsed() + pace.stalled, 5_000_000_000);
     }

@@ -54,6 +54,8 @@ pub struct Counts {
     pub stale: u64,
     /// Not the generator's.
     pub foreign: u64,
+    /// Received, but on their way while the generator was held up: when they arrived is not known, and latency is without them.
+    pub untimed: u64,
 }
 
 /// Wrong packets shown.
@@ -174,7 +176,10 @@ impl Outcome {
         if self.stalled_seconds > 0.0 {
             rows.push((
                 "held up",
-                format!("{:.6} s: this machine's doing, not the tested one's", self.stalled_seconds),
+                format!(
+                    "{:.6} s: this machine's doing, not the tested one's; latency without {} packets that were on their way",
+                    self.stalled_seconds, counts.untimed
+                ),
             ));
         }
         rows.extend(counts.samples.iter().map(|sample| ("wrong packet", sample.clone())));

@@ -68,8 +68,9 @@ pub const TARGETS: &[Target] = &[
         "latency.p99_ratio_to_testpmd.50",
         "ratio",
         AtMost(2.0),
-        "added latency at half load, p99 ÷ testpmd's",
+        "added latency at half load, p99 ÷ testpmd's, 64k sessions",
     ),
+    target("latency.1k.p99_ratio_to_testpmd.50", "ratio", AtMost(2.0), "the same, 1k sessions"),
     target(
         "soak.longest_pause_us",
         "us",
