@@ -14,6 +14,20 @@ use dpdk::{Eal, Error, Mbuf, Mempool, Port, PortOptions, RingMode, SocketId, fre
 
 type Burst = ArrayVec<Mbuf, 32>;
 
+struct Wrapped(Mbuf);
+
+impl From<Mbuf> for Wrapped {
+    fn from(mbuf: Mbuf) -> Self {
+        Self(mbuf)
+    }
+}
+
+impl From<Wrapped> for Mbuf {
+    fn from(wrapped: Wrapped) -> Self {
+        wrapped.0
+    }
+}
+
 #[test]
 fn ports() {
     let eal = common::eal();
@@ -92,10 +106,27 @@ fn ring_ports(eal: &Eal, pool: &Mempool) {
     assert_eq!(burst[1].segments().flatten().copied().collect::<Vec<u8>>(), jumbo);
     free_burst(&mut burst);
 
+    // What wraps an mbuf stays where it is, and what is not taken is whole.
+    let mut wrapped: ArrayVec<Wrapped, 32> = ArrayVec::new();
+    let frames = (0..3).map(|n| Wrapped(Mbuf::from_slice(pool, &[n]).unwrap()));
+    wrapped.extend(frames);
+    assert_eq!((a_tx[0].tx_burst(&mut wrapped), wrapped.len()), (3, 0));
+    wrapped.push(Wrapped(Mbuf::from_slice(pool, b"mine").unwrap()));
+    assert_eq!(b_rx[0].rx_burst(&mut wrapped), 3);
+    let data: Vec<&[u8]> = wrapped.iter().map(|packet| packet.0.data()).collect();
+    assert_eq!(data, [b"mine".as_slice(), &[0], &[1], &[2]]);
+    drop(wrapped);
+
     for (round, taken) in [(0, 32), (32, 31), (63, 0)] {
         burst.clear();
         (0..32).for_each(|n| burst.push(Mbuf::from_slice(pool, &[round + n]).unwrap()));
-        assert_eq!(a_tx[0].tx_burst(&mut burst), taken);
+        if round == 32 {
+            let mut wrapped: ArrayVec<_, 32> = burst.drain(..).map(Wrapped).collect();
+            assert_eq!(a_tx[0].tx_burst(&mut wrapped), taken);
+            burst.extend(wrapped.drain(..).map(Mbuf::from));
+        } else {
+            assert_eq!(a_tx[0].tx_burst(&mut burst), taken);
+        }
         assert_eq!(burst.len(), 32 - taken);
         assert_eq!(
             burst.iter().map(|packet| packet.data()[0]).next(),

@@ -32,6 +32,20 @@ impl<T> Frame<T> {
     }
 }
 
+impl From<Mbuf> for Frame {
+    #[inline]
+    fn from(mbuf: Mbuf) -> Self {
+        Self::new(mbuf, ())
+    }
+}
+
+impl From<Frame> for Mbuf {
+    #[inline]
+    fn from(frame: Frame) -> Self {
+        frame.mbuf
+    }
+}
+
 impl<T> Packet for Frame<T> {
     #[inline]
     fn head(&self) -> &[u8] {

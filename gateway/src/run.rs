@@ -3,6 +3,7 @@
 mod ports;
 mod reload;
 mod worker;
+mod worker_clock;
 
 use crate::config::Config;
 use crate::numa;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use worker::Io;
+use worker_clock::WorkerClock;
 
 /// Closed sessions kept for openoffload.v2 clients to fetch.
 const CLOSED_KEPT: usize = 262_144;
@@ -175,7 +177,8 @@ impl Gateway {
             let io = Io::new(self.ports.pool().clone(), queues.tx);
             let idle = Duration::from_micros(config.eal.idle_sleep_us.into());
             let (stop, rx) = (self.workers.stop.clone(), queues.rx);
-            let work = move || worker::poll(worker, rx, io, clock, idle, &stop);
+            let hz = dpdk::tsc_hz(eal);
+            let work = move || worker::poll(worker, rx, io, WorkerClock::new(clock, hz), idle, &stop);
             self.workers.handles.push(eal.launch(LcoreId((*lcore).into()), work)?);
         }
         Ok(())

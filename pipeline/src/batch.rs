@@ -1,7 +1,7 @@
 //! What the stages know of each packet of a burst, and which stage it goes to next.
 
 use crate::PortIndex;
-use crate::packet::BURST;
+use crate::packet::PORT_BURST;
 use conntrack::{L2Index, LifIndex, TcpFlags};
 
 /// The stage a packet goes to next. Every stage takes the packets that are marked for it, and marks each for a later one.
@@ -235,5 +235,5 @@ impl Meta {
     }
 }
 
-/// The metadata of a burst.
-pub type Metas = [Meta; BURST];
+/// The metadata of packets received together.
+pub type Metas = [Meta; PORT_BURST];

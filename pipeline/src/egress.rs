@@ -4,15 +4,15 @@
 use crate::PortIndex;
 use crate::batch::{Metas, Next};
 use crate::counters::Other;
-use crate::packet::{Burst, Io, PORT_BURST, Packet};
+use crate::packet::{Io, PORT_BURST, Packet};
 use crate::worker::{Context, Due};
 use arrayvec::ArrayVec;
 
-/// Empties the burst.
+/// Empties `packets`.
 #[inline(never)]
-pub fn run<P: Packet>(
+pub fn run<P: Packet, const N: usize>(
     cx: &Context<'_>,
-    packets: &mut Burst<P>,
+    packets: &mut ArrayVec<P, N>,
     metas: &Metas,
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
@@ -41,8 +41,6 @@ pub struct Out<'a, P, I> {
     pub(crate) outbox: &'a mut Outbox<P>,
     pub(crate) io: &'a mut I,
     pub(crate) due: &'a mut Due,
-    /// Another burst follows at once.
-    pub(crate) more: bool,
 }
 
 impl<P: Packet, I: Io<P>> Out<'_, P, I> {
@@ -52,10 +50,10 @@ impl<P: Packet, I: Io<P>> Out<'_, P, I> {
         self.outbox.send(cx, port, packet, self.io);
     }
 
-    /// Sends a whole burst on `port`, behind what waits for it.
+    /// Sends all packets on `port`, behind what waits for it.
     #[inline]
-    fn send_all(&mut self, cx: &Context<'_>, port: PortIndex, packets: &mut Burst<P>) {
-        self.outbox.send_all(cx, port, packets, self.more, self.io);
+    fn send_all<const N: usize>(&mut self, cx: &Context<'_>, port: PortIndex, packets: &mut ArrayVec<P, N>) {
+        self.outbox.send_all(cx, port, packets, self.io);
     }
 
     /// Hands everything to the ports.
@@ -65,7 +63,7 @@ impl<P: Packet, I: Io<P>> Out<'_, P, I> {
     }
 }
 
-/// What waits for each port's queue, until the end of the burst or of those that were received with it.
+/// What waits for each port's queue, until all that was received together has passed.
 #[derive(Debug)]
 pub struct Outbox<P> {
     ports: Box<[Waiting<P>]>,
@@ -94,19 +92,18 @@ impl<P: Packet> Outbox<P> {
         let _ = waiting.packets.try_push(packet);
     }
 
-    /// The last burst is handed over as it is, if nothing waits.
+    /// They are handed over as they are, if nothing waits.
     #[inline]
-    fn send_all(
+    fn send_all<const N: usize>(
         &mut self,
         cx: &Context<'_>,
         port: PortIndex,
-        packets: &mut Burst<P>,
-        more: bool,
+        packets: &mut ArrayVec<P, N>,
         io: &mut impl Io<P>,
     ) {
         let Some(waiting) = self.ports.get_mut(usize::from(port.0)) else { return packets.clear() };
         let bytes: u64 = packets.iter().map(|packet| packet.total_len() as u64).sum();
-        if !more && waiting.packets.is_empty() {
+        if waiting.packets.is_empty() {
             return hand_over(cx, port, packets, bytes, io);
         }
         if waiting.packets.remaining_capacity() < packets.len() {

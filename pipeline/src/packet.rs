@@ -3,7 +3,7 @@
 use crate::PortIndex;
 use arrayvec::ArrayVec;
 
-/// Most packets a worker handles at once.
+/// Packets that pass the stages before the next of those received with them.
 pub const BURST: usize = 32;
 
 /// Packets of a burst that pass the stages from classify to encap together: their flows are asked for at once, and memory

@@ -9,7 +9,7 @@ use crate::fdb::Fdb;
 use crate::lif::Lifs;
 use crate::limits::Limits;
 use crate::neighbors::{Address, Link, NeighborIndex, Neighbors};
-use crate::packet::{BURST, Burst, CHUNK, Io, Packet};
+use crate::packet::{BURST, CHUNK, Io, PORT_BURST, Packet};
 use crate::routes::Routes;
 use crate::tunnel::{Remote, Tunnel};
 use crate::{Config, ConfigError, PortIndex, Snapshot};
@@ -107,7 +107,7 @@ impl Pipeline {
             shared: self.clone(),
             index,
             reader: self.sessions.reader().ok()?,
-            metas: Metas::default(),
+            metas: [Meta::default(); PORT_BURST],
             keys: Box::default(),
             adjacencies: Adjacencies::new(),
             outbox: Outbox::new(self.config.ports.len()),
@@ -207,7 +207,7 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Watches a burst pass the stages, to measure them. `()` watches nothing and costs nothing.
+/// Watches packets pass the stages, to measure them. `()` watches nothing and costs nothing.
 pub trait Probe {
     /// The burst has passed this stage.
     fn passed(&mut self, stage: &'static str);
@@ -232,112 +232,84 @@ pub struct Worker<P> {
 }
 
 impl<P: Packet> Worker<P> {
-    /// Takes a burst received on `port` all the way; `packets` is empty afterwards, every packet sent, trapped or dropped
-    /// under a reason.
+    /// Takes packets received together on `port`, at most [`PORT_BURST`], all the way; `packets` is empty afterwards, every packet
+    /// sent, trapped or dropped under a reason.
     #[inline]
-    pub fn process(&mut self, port: PortIndex, packets: &mut Burst<P>, now: u64, io: &mut impl Io<P>) {
+    pub fn process<const N: usize>(
+        &mut self,
+        port: PortIndex,
+        packets: &mut ArrayVec<P, N>,
+        now: u64,
+        io: &mut impl Io<P>,
+    ) {
         self.process_watched(port, packets, now, io, &mut ());
     }
 
-    /// [`Self::process`] for more than a burst: one after the other, and ports get what leaves of all together, up to
-    /// [`PORT_BURST`](crate::PORT_BURST) at once.
-    #[inline]
-    pub fn process_all(
-        &mut self,
-        port: PortIndex,
-        mut packets: impl ExactSizeIterator<Item = P>,
-        now: u64,
-        io: &mut impl Io<P>,
-    ) {
-        let mut burst = Burst::new();
-        loop {
-            burst.extend(packets.by_ref().take(BURST));
-            let more = burst.is_full() && packets.len() > 0;
-            self.run(port, &mut burst, now, io, more, &mut ());
-            if !more {
-                return;
-            }
-        }
-    }
-
     /// [`Self::process`] under the eyes of `probe`.
-    #[inline]
-    pub fn process_watched(
-        &mut self,
-        port: PortIndex,
-        packets: &mut Burst<P>,
-        now: u64,
-        io: &mut impl Io<P>,
-        probe: &mut impl Probe,
-    ) {
-        self.run(port, packets, now, io, false, probe);
-    }
-
-    /// One burst through the stages; if `more` follow at once, what leaves may wait for what leaves of them.
     #[inline(always)]
-    fn run(
+    pub fn process_watched<const N: usize>(
         &mut self,
         port: PortIndex,
-        packets: &mut Burst<P>,
+        packets: &mut ArrayVec<P, N>,
         now: u64,
         io: &mut impl Io<P>,
-        more: bool,
         probe: &mut impl Probe,
     ) {
-        let Self { shared, index, reader, metas, keys, adjacencies, outbox, due, .. } = self;
+        const { assert!(N <= PORT_BURST) };
+        let Self { shared, index, metas, outbox, due, reader, keys, adjacencies, .. } = self;
         let Some(cx) = &Context::new(shared, *index, now) else { return packets.clear() };
-        let only_tenants = ingress::run(cx, port, packets, metas);
-        probe.passed("ingress");
-        if !only_tenants {
-            decap::run(cx, packets, metas);
-        }
-        probe.passed("decap");
-        if !only_tenants {
-            from_kernel::run(cx, packets, metas);
-            local::run(cx, port, packets, metas);
-        }
-        probe.passed("from_kernel, local");
-        let burst = &reader.enter();
-        let out = &mut Out { outbox, io, due, more };
-        // A chunk is classified in one step, sought in the next, settled in a third and taken in a fourth: what it has asked
-        // memory for comes while other chunks are at work.
-        let chunks = packets.len().div_ceil(CHUNK);
-        for step in 0..chunks + 3 {
-            let [found, settled, sought] = [3, 2, 1].map(|behind| step.wrapping_sub(behind));
-            if let Some((packets, metas, keys)) = chunk(packets, metas, keys, step) {
-                classify::run(burst, packets, metas, keys);
-                probe.passed("classify");
+        let out = &mut Out { outbox, io, due };
+        for (packets, metas) in packets.chunks_mut(BURST).zip(metas.chunks_mut(BURST)) {
+            let only_tenants = ingress::run(cx, port, packets, metas);
+            probe.passed("ingress");
+            if !only_tenants {
+                decap::run(cx, packets, metas);
             }
-            if sought < chunks
-                && let Some(keys) = keys.get_mut(sought)
-            {
-                lookup::seek(burst, keys);
-                probe.passed("seek");
+            probe.passed("decap");
+            if !only_tenants {
+                from_kernel::run(cx, packets, metas);
+                local::run(cx, port, packets, metas);
             }
-            if settled < chunks
-                && let Some(keys) = keys.get_mut(settled)
-            {
-                lookup::settle(burst, keys);
-                probe.passed("settle");
-            }
-            if let Some((packets, metas, keys)) = chunk(packets, metas, keys, found) {
-                let all_forwarded = lookup::run(cx, burst, packets, metas, keys, out);
-                probe.passed("lookup");
-                if !all_forwarded {
-                    trap::run(cx, packets, metas, out.due);
+            probe.passed("from_kernel, local");
+            let burst = &reader.enter();
+            // A chunk is classified in one step, sought in the next, settled in a third and taken in a fourth: what it has asked
+            // memory for comes while other chunks are at work.
+            let chunks = packets.len().div_ceil(CHUNK);
+            for step in 0..chunks + 3 {
+                let [found, settled, sought] = [3, 2, 1].map(|behind| step.wrapping_sub(behind));
+                if let Some((packets, metas, keys)) = chunk(packets, metas, keys, step) {
+                    classify::run(burst, packets, metas, keys);
+                    probe.passed("classify");
                 }
-                probe.passed("trap");
-                encap::run(cx, burst, adjacencies, packets, metas, out);
-                probe.passed("encap");
+                if sought < chunks
+                    && let Some(keys) = keys.get_mut(sought)
+                {
+                    lookup::seek(burst, keys);
+                    probe.passed("seek");
+                }
+                if settled < chunks
+                    && let Some(keys) = keys.get_mut(settled)
+                {
+                    lookup::settle(burst, keys);
+                    probe.passed("settle");
+                }
+                if let Some((packets, metas, keys)) = chunk(packets, metas, keys, found) {
+                    let all_forwarded = lookup::run(cx, burst, packets, metas, keys, out);
+                    probe.passed("lookup");
+                    if !all_forwarded {
+                        trap::run(cx, packets, metas, out.due);
+                    }
+                    probe.passed("trap");
+                    encap::run(cx, burst, adjacencies, packets, metas, out);
+                    probe.passed("encap");
+                }
             }
         }
         egress::run(cx, packets, metas, out);
         probe.passed("egress");
         solicit::run(cx, out);
         probe.passed("solicit");
-        if !more {
-            out.flush(cx);
-        }
+        out.flush(cx);
         probe.passed("flush");
     }
 
@@ -359,7 +331,7 @@ impl<P: Packet> Worker<P> {
         *cursor = shared.neighbors.maintain(*cursor, NEIGHBORS_PER_TICK, cx.now_ms, |index| {
             let _ = due.try_push(index);
         });
-        let out = &mut Out { outbox, io, due, more: false };
+        let out = &mut Out { outbox, io, due };
         solicit::run(cx, out);
         out.flush(cx);
     }
@@ -369,7 +341,7 @@ impl<P: Packet> Worker<P> {
 #[inline(always)]
 fn chunk<'w, P>(
     packets: &'w mut [P],
-    metas: &'w mut Metas,
+    metas: &'w mut [Meta],
     keys: &'w mut [Keys; CHUNKS],
     at: usize,
 ) -> Option<(&'w mut [P], &'w mut [Meta], &'w mut Keys)> {

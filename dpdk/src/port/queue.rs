@@ -53,9 +53,11 @@ impl RxQueue {
         QueueId(self.handle.queue)
     }
 
-    /// Appends the packets that have arrived, as many as there is room for, to `out`; returns how many. Never waits.
+    /// Appends the packets that have arrived, as many as there is room for, to `out`; returns how many. Never waits. `M` is
+    /// [`Mbuf`], or what wraps one and has nothing else.
     #[inline]
-    pub fn rx_burst<const N: usize>(&mut self, out: &mut ArrayVec<Mbuf, N>) -> usize {
+    pub fn rx_burst<M: From<Mbuf>, const N: usize>(&mut self, out: &mut ArrayVec<M, N>) -> usize {
+        const { assert_wraps::<M>() };
         let len = out.len();
         let room = (N - len).min(usize::from(u16::MAX)) as u16;
         if room == 0 {
@@ -64,18 +66,42 @@ impl RxQueue {
         let Handle { port, queue, .. } = self.handle;
         // SAFETY: the port is started and the queue set up as long as this handle lives, so its function and data are there;
         // `&mut self` makes this the only poll of it. The driver writes at most `room` owned mbufs to the `room` free slots
-        // behind `len`, an Mbuf being one pointer, and returns how many.
+        // behind `len`, a slot being as large as an Mbuf, which is one pointer, and returns how many. Each is made an M before
+        // it counts: if that panics, the others are lost.
         unsafe {
             let ops = ops(port);
-            let slots = out.as_mut_ptr().add(len).cast::<*mut sys::rte_mbuf>();
+            let free = out.as_mut_ptr().add(len);
+            let slots = free.cast::<*mut sys::rte_mbuf>();
             let Some(receive) = (*ops).rx_pkt_burst else { return 0 };
             let mut count = receive(*(*ops).rxq.data.add(usize::from(queue)), slots, room);
             let callbacks = callbacks((*ops).rxq.clbk, queue);
             if !callbacks.is_null() {
                 count = sys::rte_eth_call_rx_callbacks(port, queue, slots, count, room, callbacks);
             }
-            out.set_len(len + usize::from(count));
-            usize::from(count)
+            let count = usize::from(count);
+            wrap::<M>(free, count);
+            out.set_len(len + count);
+            count
+        }
+    }
+}
+
+/// That an M in place of an Mbuf takes no more and no less.
+const fn assert_wraps<M>() {
+    assert!(size_of::<M>() == size_of::<Mbuf>() && align_of::<M>() == align_of::<Mbuf>());
+}
+
+/// Makes Ms of the mbufs that are in their places.
+///
+/// # Safety
+/// At `at` there are `count` Mbufs, owned by nobody else, in places for Ms, which are as large.
+#[inline]
+unsafe fn wrap<M: From<Mbuf>>(at: *mut M, count: usize) {
+    for place in 0..count {
+        // SAFETY: promised by the caller; what is read is written over or, if `from` panics, never looked at again.
+        unsafe {
+            let at = at.add(place);
+            at.write(M::from(at.cast::<Mbuf>().read()));
         }
     }
 }
@@ -97,35 +123,53 @@ impl TxQueue {
     }
 
     /// Sends from the front of `packets` as many as the queue takes, and returns how many; the others move to the front.
-    /// Never waits.
+    /// Never waits. `M` is [`Mbuf`], or what wraps one and has nothing else.
     ///
     /// For a driver that cannot send chains or clones (net_af_xdp) they are copied into one buffer; those larger than one
     /// stay, behind all others.
     #[inline]
-    pub fn tx_burst<const N: usize>(&mut self, packets: &mut ArrayVec<Mbuf, N>) -> usize {
+    pub fn tx_burst<M: From<Mbuf> + Into<Mbuf>, const N: usize>(
+        &mut self,
+        packets: &mut ArrayVec<M, N>,
+    ) -> usize {
+        const { assert_wraps::<M>() };
         let len = packets.len();
-        let sendable = if self.linear { self.make_linear(packets) } else { len };
-        let offered = sendable.min(usize::from(u16::MAX)) as u16;
-        if offered == 0 {
+        if len == 0 {
             return 0;
         }
         let Handle { port, queue, .. } = self.handle;
-        // SAFETY: the port is started and the queue set up as long as this handle lives, so its function and data are there;
-        // `&mut self` makes this the only use of it. The driver takes the first `sent` of the `offered` mbufs; the vector
-        // forgets those and keeps the others.
-        unsafe {
-            let ops = ops(port);
-            let slots = packets.as_mut_ptr();
-            let raw = slots.cast::<*mut sys::rte_mbuf>();
-            let Some(send) = (*ops).tx_pkt_burst else { return 0 };
-            let callbacks = callbacks((*ops).txq.clbk, queue);
-            let mut offered = offered;
-            if !callbacks.is_null() {
-                offered = sys::rte_eth_call_tx_callbacks(port, queue, raw, offered, callbacks);
+        let slots = packets.as_mut_ptr();
+        // SAFETY: the vector forgets its first `len` items, which are initialised, so that nobody else has them; each is made
+        // the Mbuf it wraps, in its own place, which is as large. If that panics, they are lost.
+        let mbufs = unsafe {
+            packets.set_len(0);
+            for place in 0..len {
+                let at = slots.add(place);
+                at.cast::<Mbuf>().write(at.read().into());
             }
-            let sent = usize::from(send(*(*ops).txq.data.add(usize::from(queue)), raw, offered));
+            std::slice::from_raw_parts_mut(slots.cast::<Mbuf>(), len)
+        };
+        let sendable = if self.linear { self.make_linear(mbufs) } else { len };
+        let mut offered = sendable.min(usize::from(u16::MAX)) as u16;
+        // SAFETY: the port is started and the queue set up as long as this handle lives, so its function and data are there;
+        // `&mut self` makes this the only use of it. The driver takes the first `sent` of the `offered` mbufs; the others
+        // move to the front, are made Ms again, and are the vector's.
+        unsafe {
+            let raw = slots.cast::<*mut sys::rte_mbuf>();
+            let ops = ops(port);
+            let mut sent = 0;
+            if offered > 0
+                && let Some(send) = (*ops).tx_pkt_burst
+            {
+                let callbacks = callbacks((*ops).txq.clbk, queue);
+                if !callbacks.is_null() {
+                    offered = sys::rte_eth_call_tx_callbacks(port, queue, raw, offered, callbacks);
+                }
+                sent = usize::from(send(*(*ops).txq.data.add(usize::from(queue)), raw, offered));
+            }
             if sent < len {
                 std::ptr::copy(slots.add(sent), slots, len - sent);
+                wrap::<M>(slots, len - sent);
             }
             packets.set_len(len - sent);
             sent
@@ -135,7 +179,7 @@ impl TxQueue {
 
 impl TxQueue {
     /// Moves what a driver for single, direct buffers can send to the front, copied where it takes a copy; returns how many.
-    fn make_linear<const N: usize>(&self, packets: &mut ArrayVec<Mbuf, N>) -> usize {
+    fn make_linear(&self, packets: &mut [Mbuf]) -> usize {
         let mut sendable = 0;
         for at in 0..packets.len() {
             let Some(packet) = packets.get_mut(at) else { break };

@@ -1,8 +1,8 @@
 //! A worker's loop.
 
+use super::worker_clock::WorkerClock;
 use crate::frame::Frame;
 use arrayvec::ArrayVec;
-use control::Clock;
 use dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
 use pipeline::{PORT_BURST, PortIndex, Worker};
 use std::hint::spin_loop;
@@ -19,11 +19,11 @@ pub(super) fn poll(
     mut worker: Worker<Frame>,
     mut rx: Vec<(PortIndex, RxQueue)>,
     mut io: Io,
-    clock: Clock,
+    mut clock: WorkerClock,
     idle: Duration,
     stop: &AtomicBool,
 ) {
-    let mut mbufs = ArrayVec::<Mbuf, PORT_BURST>::new();
+    let mut packets = ArrayVec::<Frame, PORT_BURST>::new();
     let (mut due, mut vain) = (0, 1_u32);
     let mut last = 0;
     loop {
@@ -34,10 +34,9 @@ pub(super) fn poll(
         last = now;
         let mut busy = false;
         for (port, queue) in &mut rx {
-            if queue.rx_burst(&mut mbufs) > 0 {
+            if queue.rx_burst(&mut packets) > 0 {
                 busy = true;
-                let packets = mbufs.drain(..).map(|mbuf| Frame::new(mbuf, ()));
-                worker.process_all(*port, packets, now, &mut io);
+                worker.process(*port, &mut packets, now, &mut io);
             }
         }
         if now >= due {
@@ -60,22 +59,20 @@ pub(super) fn poll(
 pub(super) struct Io {
     pool: Mempool,
     tx: Vec<TxQueue>,
-    mbufs: ArrayVec<Mbuf, PORT_BURST>,
 }
 
 impl Io {
     pub(super) fn new(pool: Mempool, tx: Vec<TxQueue>) -> Self {
-        Self { pool, tx, mbufs: ArrayVec::new() }
+        Self { pool, tx }
     }
 }
 
 impl pipeline::Io<Frame> for Io {
     #[inline]
     fn transmit<const N: usize>(&mut self, port: PortIndex, packets: &mut ArrayVec<Frame, N>) {
-        let Some(queue) = self.tx.get_mut(usize::from(port.0)) else { return };
-        self.mbufs.extend(packets.drain(..).map(Frame::into_mbuf));
-        queue.tx_burst(&mut self.mbufs);
-        packets.extend(self.mbufs.drain(..).map(|mbuf| Frame::new(mbuf, ())));
+        if let Some(queue) = self.tx.get_mut(usize::from(port.0)) {
+            queue.tx_burst(packets);
+        }
     }
 
     #[inline]

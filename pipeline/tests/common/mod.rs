@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use arrayvec::ArrayVec;
 use conntrack::table::Timeouts;
 use conntrack::{
     Action, L2, LifIndex, MacPair, SessionId, SessionSpec, SessionTable, TableConfig, Timestamp, Tuple,
@@ -10,7 +11,9 @@ use conntrack::{
 use etherparse::{EtherType, PacketBuilder};
 use pipeline::config::{Port, StaticNeighbor, Trap, Underlay};
 use pipeline::testing::{Buffer, Pool, Ports};
-use pipeline::{Burst, Config, Encapsulation, Lif, Pipeline, PortIndex, Snapshot, TrapLimits, Worker};
+use pipeline::{
+    Burst, Config, Encapsulation, Lif, PORT_BURST, Pipeline, PortIndex, Snapshot, TrapLimits, Worker,
+};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -145,7 +148,12 @@ impl Gateway {
     }
 
     pub fn process_all(&mut self, port: u8, packets: Vec<Buffer>) {
-        self.worker.process_all(PortIndex(port), packets.into_iter(), self.now, &mut self.io);
+        let mut packets = packets.into_iter();
+        while packets.len() > 0 {
+            let mut together: ArrayVec<_, PORT_BURST> = packets.by_ref().take(PORT_BURST).collect();
+            self.worker.process(PortIndex(port), &mut together, self.now, &mut self.io);
+            assert!(together.is_empty());
+        }
         self.check_accounts();
     }
 
