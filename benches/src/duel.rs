@@ -166,11 +166,21 @@ pub fn rounds(
     trial: &Trial,
     runs: usize,
 ) -> Result<(Vec<Vec<Run>>, usize)> {
+    rounds_at(contenders, &vec![*trial; contenders.len()], runs)
+}
+
+/// The same, each with its own trial.
+pub fn rounds_at(
+    contenders: &mut [&mut Contender],
+    trials: &[Trial],
+    runs: usize,
+) -> Result<(Vec<Vec<Run>>, usize)> {
     let mut kept: Vec<Vec<Run>> = contenders.iter().map(|_| Vec::new()).collect();
     let mut unfair: Vec<Vec<Run>> = Vec::new();
     for _ in 0..3 * runs {
+        let with_trials = contenders.iter_mut().zip(trials);
         let round =
-            contenders.iter_mut().map(|contender| contender.trial(trial)).collect::<Result<Vec<_>>>()?;
+            with_trials.map(|(contender, trial)| contender.trial(trial)).collect::<Result<Vec<_>>>()?;
         let fair = round.iter().all(|run| run.fair);
         if fair {
             kept.iter_mut().zip(round).for_each(|(kept, run)| kept.push(run));

@@ -1,6 +1,6 @@
-//! Latency under load, beside testpmd's: at shares of the gateway's own drop rate, the same packets a second for both.
+//! Latency under load, beside testpmd's: each at shares of its own drop rate, and both at half of the gateway's.
 
-use crate::duel::{Contender, Run, rounds};
+use crate::duel::{Contender, Run, rounds_at};
 use crate::memif::{self, back, gateway, testpmd};
 use crate::{Stand, report};
 use anyhow::Result;
@@ -30,45 +30,72 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     let mut ours = gateway(stand, &scratch, &profile)?;
     let mut theirs = testpmd(stand, Mode::Macswap, &scratch, &profile)?;
     theirs.traffic = Traffic::new(&stand.eal, &back(&profile, Mode::Macswap))?;
-    let ndr = found(stand, "ndr", 0.0, &mut ours)?;
-    let pdr = found(stand, "pdr", 0.005, &mut ours)?;
-    // Where cores are shared, nearly every rate loses something to somebody else; then the partial drop rate is the base.
-    let (base, name) = match (ndr.lower, pdr.lower) {
-        (Some(ndr), pdr) if pdr.is_none_or(|pdr| ndr >= pdr / 2.0) => (ndr, "the gateway's no-drop rate"),
-        (_, Some(pdr)) => (pdr, "the gateway's partial drop rate (0.5 % loss)"),
-        _ => (1e6, "1 Mpps (no drop rate was found)"),
-    };
+    let bounds = [searched(stand, "testpmd_", &mut theirs)?, searched(stand, "", &mut ours)?];
+    let ([their_whole, our_whole], whole) = wholes(bounds);
     for load in LOADS {
-        measure(stand, "", SESSIONS, [&mut theirs, &mut ours], (base, name), load)?;
+        let own = format!("its own {whole}");
+        measure(stand, "", SESSIONS, [&mut theirs, &mut ours], ([their_whole, our_whole], &own), load)?;
     }
+    let common = format!("the gateway's {whole} with {SESSIONS} sessions");
+    let wholes = ([our_whole; 2], common.as_str());
+    measure(stand, ".same_rate", SESSIONS, [&mut theirs, &mut ours], wholes, 50)?;
     drop(ours);
     let profile = memif::profile(FEW)?;
     let mut ours = gateway(stand, &scratch, &profile)?;
     theirs.traffic = Traffic::new(&stand.eal, &back(&profile, Mode::Macswap))?;
-    let name = format!("{name} with {SESSIONS} sessions");
-    measure(stand, ".1k", FEW, [&mut theirs, &mut ours], (base, &name), 50)
+    measure(stand, ".same_rate_1k", FEW, [&mut theirs, &mut ours], wholes, 50)
 }
 
-/// At `load` percent of a rate, for both devices.
+/// Drop rates of a device, packets a second, where they were found.
+#[derive(Clone, Copy, Debug)]
+struct Rates {
+    none: Option<f64>,
+    partial: Option<f64>,
+}
+
+fn searched(stand: &mut Stand, prefix: &str, device: &mut Contender) -> Result<Rates> {
+    let none = found(stand, &format!("{prefix}ndr"), 0.0, device)?.lower;
+    let partial = found(stand, &format!("{prefix}pdr"), 0.005, device)?.lower;
+    Ok(Rates { none, partial })
+}
+
+/// What loads are shares of, for each device, and its name: one kind for both. Where cores are shared, nearly every rate loses
+/// something to somebody else; then it is the partial drop rate.
+fn wholes(devices: [Rates; 2]) -> ([f64; 2], &'static str) {
+    let [none, partial] =
+        [|rates: Rates| rates.none, |rates: Rates| rates.partial].map(|of| match devices.map(of) {
+            [Some(theirs), Some(ours)] => Some([theirs, ours]),
+            _ => None,
+        });
+    let is_steady =
+        |rates: Rates| rates.partial.zip(rates.none).is_none_or(|(partial, none)| none >= partial / 2.0);
+    match (none, partial) {
+        (Some(none), _) if devices.into_iter().all(is_steady) => (none, "no-drop rate"),
+        (_, Some(partial)) => (partial, "partial drop rate (0.5 % loss)"),
+        _ => ([1e6; 2], "1 Mpps (no drop rate was found)"),
+    }
+}
+
+/// At `load` percent of each device's rate, testpmd first.
 fn measure(
     stand: &mut Stand,
-    size: &str,
+    kind: &str,
     sessions: u32,
     [theirs, ours]: [&mut Contender; 2],
-    (base, name): (f64, &str),
+    (wholes, name): ([f64; 2], &str),
     load: u32,
 ) -> Result<()> {
-    let rate = base * f64::from(load) / 100.0;
-    let trial = Trial::new(Load::Rate(rate), Duration::from_millis(750));
-    let (runs, unfair) = rounds(&mut [theirs, ours], &trial, stand.runs)?;
+    let rates = wholes.map(|whole| whole * f64::from(load) / 100.0);
+    let trials = rates.map(|rate| Trial::new(Load::Rate(rate), Duration::from_millis(750)));
+    let (runs, unfair) = rounds_at(&mut [theirs, ours], &trials, stand.runs)?;
     let [untimed_theirs, untimed_ours] = [0, 1].map(|who: usize| untimed(&runs[who]));
+    let [their_mpps, our_mpps] = rates.map(|rate| rate / 1e6);
     let conditions = format!(
-        "{load} % of {name}: {:.3} Mpps, {sessions} sessions, 64 B, from burst made to burst arrived, without what was on \
-         its way while the generator was held up ({untimed_theirs:.1} % of testpmd's packets, {untimed_ours:.1} % of the \
-         gateway's), {unfair} runs with far or shared cores",
-        rate / 1e6
+        "{load} % of {name}: {our_mpps:.3} Mpps, testpmd {their_mpps:.3}, {sessions} sessions, 64 B, from burst made to burst \
+         arrived, without what was on its way while the generator was held up ({untimed_theirs:.1} % of testpmd's packets, \
+         {untimed_ours:.1} % of the gateway's), {unfair} runs with far or shared cores"
     );
-    record(&mut stand.report, size, load, &runs, &conditions);
+    record(&mut stand.report, kind, load, &runs, &conditions);
     Ok(())
 }
 
@@ -81,7 +108,7 @@ fn untimed(runs: &[Run]) -> f64 {
 
 type Quantile = fn(&Latency) -> f64;
 
-fn record(report: &mut report::Report, size: &str, load: u32, runs: &[Vec<Run>], conditions: &str) {
+fn record(report: &mut report::Report, kind: &str, load: u32, runs: &[Vec<Run>], conditions: &str) {
     let quantiles: [(&str, Quantile); 3] =
         [("p50", |latency| latency.p50), ("p99", |latency| latency.p99), ("p99_9", |latency| latency.p99_9)];
     for (name, quantile) in quantiles {
@@ -89,9 +116,9 @@ fn record(report: &mut report::Report, size: &str, load: u32, runs: &[Vec<Run>],
             |who: usize| runs[who].iter().map(|run| quantile(&run.outcome.latency_us)).collect::<Vec<_>>();
         let (theirs, ours) = (micros(0), micros(1));
         let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
-        report.add(format!("latency{size}.{name}_ratio_to_testpmd.{load}"), "ratio", ratios, conditions);
-        report.add(format!("latency{size}.{name}_us.{load}"), "us", ours, conditions);
-        report.add(format!("latency{size}.testpmd_{name}_us.{load}"), "us", theirs, conditions);
+        report.add(format!("latency{kind}.{name}_ratio_to_testpmd.{load}"), "ratio", ratios, conditions);
+        report.add(format!("latency{kind}.{name}_us.{load}"), "us", ours, conditions);
+        report.add(format!("latency{kind}.testpmd_{name}_us.{load}"), "us", theirs, conditions);
     }
 }
 
@@ -137,4 +164,20 @@ fn found(stand: &mut Stand, name: &str, loss_ratio: f64, device: &mut Contender)
         }
     }
     Ok(bounds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Rates, wholes};
+
+    #[test]
+    fn loads_are_shares_of_one_kind_of_rate() {
+        let rates = |none, partial| Rates { none, partial };
+        let (quiet, shared) = (rates(Some(9e6), Some(10e6)), rates(Some(1e6), Some(4e6)));
+        assert_eq!(wholes([quiet, rates(Some(5e6), Some(6e6))]), ([9e6, 5e6], "no-drop rate"));
+        assert_eq!(wholes([quiet, shared]), ([10e6, 4e6], "partial drop rate (0.5 % loss)"));
+        assert_eq!(wholes([rates(None, Some(8e6)), shared]).0, [8e6, 4e6]);
+        assert_eq!(wholes([quiet, rates(Some(5e6), None)]).0, [9e6, 5e6]);
+        assert_eq!(wholes([quiet, rates(None, None)]).0, [1e6, 1e6]);
+    }
 }

@@ -158,8 +158,8 @@ fn stages(report: &Report) -> Option<String> {
     Some(stack(("Cycles by stage", &subtitle), "cycles", &parts))
 }
 
-/// `latency.p99_us.50`: ours at half load; `latency.testpmd_p99_9_us.90`: another's. Who, percentile, load. Not those of another
-/// number of sessions, as `latency.1k.p99_us.50`.
+/// `latency.p99_us.50`: ours at half load; `latency.testpmd_p99_9_us.90`: another's. Who, percentile, load. Not those at a
+/// common rate, as `latency.same_rate.p99_us.50`.
 fn latency_point(name: &str) -> Option<(&str, String, f64)> {
     let (what, load) = name.strip_prefix("latency.")?.rsplit_once("_us.")?;
     if what.contains('.') {
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(latency_point("latency.p99_us.50"), Some(("gateway", "p99".into(), 50.0)));
         assert_eq!(latency_point("latency.testpmd_p99_9_us.90"), Some(("testpmd", "p99.9".into(), 90.0)));
         assert_eq!(latency_point("latency.p99_ratio_to_testpmd.50"), None);
-        assert_eq!(latency_point("latency.1k.p99_us.50"), None);
+        assert_eq!(latency_point("latency.same_rate.p99_us.50"), None);
     }
 
     #[test]
