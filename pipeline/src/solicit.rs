@@ -23,6 +23,9 @@ type Bytes = ArrayVec<u8, LONGEST>;
 /// Sends what is due.
 #[inline]
 pub fn run<P: Packet>(cx: &Context<'_>, out: &mut Out<'_, P, impl Io<P>>) {
+    if out.due.is_empty() {
+        return;
+    }
     for index in std::mem::take(out.due) {
         let Some(solicit) = cx.shared.neighbors.solicitation(index) else { continue };
         let Some(tunnel) = cx.shared.tunnel(solicit.link) else { continue };

@@ -139,8 +139,8 @@ impl Pipeline {
     }
 }
 
-/// Neighbours to solicit at the end of the burst.
-pub(crate) type Due = ArrayVec<NeighborIndex, BURST>;
+/// Neighbours to solicit when all that was received together has passed: each packet may ask for one.
+pub(crate) type Due = ArrayVec<NeighborIndex, PORT_BURST>;
 
 /// What the stages see beside the burst.
 pub struct Context<'a> {

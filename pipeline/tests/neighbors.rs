@@ -3,7 +3,7 @@
 mod common;
 use common::*;
 use pipeline::config::StaticNeighbor;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 fn to_server() -> Vec<u8> {
     let macs = (GATEWAY_BLUE, SERVER_MAC);
@@ -117,7 +117,7 @@ fn a_neighbor_that_changes_its_mac_is_followed_at_once() {
 #[test]
 fn vteps_are_learned_move_and_age() {
     let mut gateway = Gateway::new();
-    let third = std::net::Ipv4Addr::new(192, 0, 2, 77);
+    let third = Ipv4Addr::new(192, 0, 2, 77);
     let third_mac = [2, 0, 0, 0, 2, 77];
     let to =
         |gateway: &mut Gateway| unwrap(&untag(2, &gateway.forward(KERNEL, &to_server(), UPLINK))).0.ips.1;
@@ -133,6 +133,18 @@ fn vteps_are_learned_move_and_age() {
     assert_eq!(to(&mut gateway), third, "moved");
     gateway.now += 302 * SECOND;
     assert_eq!(to(&mut gateway), VTEP, "aged");
+}
+
+#[test]
+fn all_that_packets_received_together_wait_for_are_asked_for() {
+    let mut config = resolving();
+    config.lifs[1].vteps = (1..=100).map(|last| Ipv4Addr::new(172, 16, 77, last).into()).collect();
+    let mut gateway = Gateway::with(config);
+    let macs = (GATEWAY_BLUE, [0xff; 6]);
+    let broadcast = frame(macs, 17, &tuple("10.2.0.1:67", "255.255.255.255:68"), 64, b"x");
+    gateway.receive_together(KERNEL, &vec![Outer::from_kernel(2000).wrap(&broadcast); 40]);
+    assert_eq!(gateway.io.take(UPLINK).len(), 100);
+    assert_eq!((gateway.other("originated"), gateway.drops("no_neighbor")), (100, 40));
 }
 
 #[test]

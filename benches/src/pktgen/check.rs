@@ -37,6 +37,8 @@ pub struct Checker {
     counts: Counts,
     /// Nanoseconds.
     latency: Histogram<u64>,
+    /// Of untimed packets, until they were seen.
+    at_most: Histogram<u64>,
     ticks_to_nanos: f64,
     /// Who looks for arrivals later than this was held up meanwhile.
     timely: u64,
@@ -74,6 +76,7 @@ impl Checker {
             trial: 0,
             counts: Counts::default(),
             latency: histogram(),
+            at_most: histogram(),
             ticks_to_nanos: 1e9 / tsc_hz as f64,
             timely: u64::MAX,
             seen_from: 0,
@@ -85,6 +88,7 @@ impl Checker {
         self.trial = trial;
         self.counts = Counts::default();
         self.latency.reset();
+        self.at_most.reset();
         (self.timely, self.seen_from) = (u64::MAX, 0);
         self.flows.iter_mut().for_each(|flow| flow.window = Window::default());
     }
@@ -94,26 +98,35 @@ impl Checker {
         &self.counts
     }
 
-    /// Of all packets of the trial.
+    /// Of all packets of the trial that have one.
     pub fn latency(&self) -> &Histogram<u64> {
         &self.latency
     }
 
-    /// At `now` somebody looks, and is to look for arrivals up to `timely`, or is held up. If `held_up` until now, nobody knows
-    /// when what is on its way arrives or has arrived.
+    /// Of all packets of the trial; of those that nobody saw arrive, the most that it can be.
+    pub fn latency_at_most(&self) -> Histogram<u64> {
+        let mut all = self.latency.clone();
+        all += &self.at_most;
+        all
+    }
+
+    /// Nobody has looked until `now`, or knows when what is on its way has arrived.
     #[inline]
-    pub fn look(&mut self, now: u64, timely: u64, held_up: bool) {
-        self.timely = timely;
-        if held_up {
-            self.seen_from = now;
-        }
+    pub fn held_up(&mut self, now: u64) {
+        self.seen_from = now;
+    }
+
+    /// A burst that is received later than this was not looked for when it arrived.
+    #[inline]
+    pub fn timely(&mut self, latest: u64) {
+        self.timely = latest;
     }
 
     /// Takes a burst that arrived at `now`.
     #[inline]
     pub fn burst(&mut self, now: u64, frames: &[&[u8]]) {
         if now > self.timely {
-            self.look(now, u64::MAX, true);
+            self.held_up(now);
         }
         let (mut time, mut run) = (0, 0);
         for frame in frames {
@@ -134,10 +147,14 @@ impl Checker {
     }
 
     fn record(&mut self, now: u64, time: u64, packets: u64) {
+        if packets == 0 {
+            return;
+        }
+        let nanos = (now.saturating_sub(time) as f64 * self.ticks_to_nanos) as u64;
         if time < self.seen_from {
             self.counts.untimed += packets;
-        } else if packets > 0 {
-            let nanos = (now.saturating_sub(time) as f64 * self.ticks_to_nanos) as u64;
+            self.at_most.saturating_record_n(nanos, packets);
+        } else {
             self.latency.saturating_record_n(nanos, packets);
         }
     }
@@ -300,10 +317,11 @@ mod tests {
         let mut checker = Checker::new(&profile, &[], 1_000_000_000);
         checker.begin(1);
         let seen = |checker: &Checker| (checker.latency().len(), checker.counts().untimed);
-        checker.look(1_000, 11_000, false);
+        checker.timely(11_000);
         checker.record(1_200, 900, 3);
         assert_eq!(seen(&checker), (3, 0));
-        checker.look(90_000, 100_000, true);
+        checker.held_up(90_000);
+        checker.timely(100_000);
         checker.record(90_100, 1_100, 4);
         assert_eq!(seen(&checker), (3, 4), "sent before, arrived nobody knows when");
         checker.record(90_300, 90_100, 2);
@@ -311,6 +329,8 @@ mod tests {
         checker.burst(150_000, &[]);
         checker.record(150_000, 99_000, 1);
         assert_eq!(seen(&checker), (5, 5), "held up between look and receipt");
+        let all = checker.latency_at_most();
+        assert_eq!((all.len(), all.max() / 1_000), (10, 89));
         checker.begin(2);
         assert_eq!(seen(&checker), (0, 0));
         checker.record(200_000, 150_500, 1);

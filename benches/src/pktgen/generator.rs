@@ -128,7 +128,8 @@ impl Generator {
         let mut run =
             Run { traffic, trial: number, sent: 0, refused: 0, written_off: 0, last_arrival: start };
         let rate = if let Load::Rate(rate) = trial.load { rate } else { 0.0 };
-        let mut pace = Pace::new(rate, start, self.hz, self.link.calls_system().then(Waited::start));
+        let (longest, calls_system) = (run.traffic.templates.longest(), self.link.calls_system());
+        let mut pace = Pace::new(rate, longest, start, self.hz, calls_system.then(Waited::start));
         let end = self.ticks(trial.duration);
         let warm = self.ticks(trial.warm_up);
         // Stalls stretch a trial, but not without end.
@@ -144,9 +145,8 @@ impl Generator {
             if held_up {
                 // This thread was, and the device perhaps with it.
                 run.last_arrival = now;
+                run.traffic.checker.held_up(now);
             }
-            let timely = if self.link.calls_system() { u64::MAX } else { now + pace.patience(PACED_BURST) };
-            run.traffic.checker.look(now, timely, held_up);
             let all = trial.packets.is_some_and(|most| run.sent >= most) && self.link.waiting() == 0;
             if all || pace.elapsed() >= end || now >= latest {
                 break;
@@ -156,7 +156,12 @@ impl Generator {
             }
             let left = trial.packets.map_or(u64::MAX, |most| most - run.sent);
             moved = match trial.load {
-                Load::Rate(_) => self.send_due(&mut run, &mut pace, left, now)? + self.receive(&mut run),
+                Load::Rate(_) => {
+                    let sent = self.send_due(&mut run, &mut pace, left, now)?;
+                    let latest = if calls_system { u64::MAX } else { now + pace.patience(sent) };
+                    run.traffic.checker.timely(latest);
+                    sent + self.receive(&mut run)
+                }
                 Load::Window(window) => {
                     let received = self.gather(&mut run, window, now);
                     received + self.send_window(&mut run, window, left, now)?
@@ -182,6 +187,7 @@ impl Generator {
             rx_pps: per_second(after.received - before.received),
             generator_busy: (after.busy - before.busy) as f64 / ticks,
             latency_us: Latency::of(checker.latency()),
+            latency_at_most_us: Latency::of(&checker.latency_at_most()),
             counts,
         })
     }
@@ -241,7 +247,7 @@ impl Generator {
     fn drain(&mut self, run: &mut Run<'_>, patience: Duration) {
         let patience = self.ticks(patience);
         let mut last = dpdk::tsc();
-        run.traffic.checker.look(last, u64::MAX, false);
+        run.traffic.checker.timely(u64::MAX);
         while run.back() + run.refused < run.sent {
             if self.receive(run) > 0 {
                 last = dpdk::tsc();

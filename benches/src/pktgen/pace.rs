@@ -8,8 +8,10 @@ const STALL_MICROS: u64 = 200;
 /// The same at a rate with a port that makes no system call: to make good what it missed in less would be a burst already. What
 /// it did in that time is allowed for on top.
 const PACED_STALL_MICROS: u64 = 10;
-/// More than any packet takes.
-const PACKET_MICROS: u64 = 2;
+/// More than a packet takes to make, send, receive and check, beside its bytes.
+const PACKET_NANOS: u64 = 200;
+/// Bytes for which a nanosecond is enough.
+const BYTES_PER_NANO: u64 = 2;
 
 /// What this thread has waited for a core: Linux's account.
 #[derive(Debug)]
@@ -61,10 +63,11 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// At `rate` packets a second, from `now` on; 0: no rate.
-    pub fn new(rate: f64, now: u64, tsc_hz: u64, waited: Option<Waited>) -> Self {
+    /// At `rate` packets a second of up to `longest` bytes, from `now` on; 0: no rate.
+    pub fn new(rate: f64, longest: usize, now: u64, tsc_hz: u64, waited: Option<Waited>) -> Self {
         let micros = if rate > 0.0 && waited.is_none() { PACED_STALL_MICROS } else { STALL_MICROS };
-        let [stall, packet] = [micros, PACKET_MICROS].map(|micros| tsc_hz * micros / 1_000_000);
+        let packet = PACKET_NANOS + longest as u64 / BYTES_PER_NANO;
+        let [stall, packet] = [micros * 1_000, packet].map(|nanos| tsc_hz / 1_000 * nanos / 1_000_000);
         let per_tick = rate / tsc_hz as f64;
         Self { per_tick, stall, packet, hz: tsc_hz, waited, last: now, elapsed: 0, given: 0, stalled: 0 }
     }
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn a_second_has_as_many_packets_as_the_rate_says() {
         for rate in [1.0, 999.5, 1_000_000.0, 14_880_952.0] {
-            let mut pace = Pace::new(rate, 0, HZ, None);
+            let mut pace = Pace::new(rate, 64, 0, HZ, None);
             let mut sent = 0;
             for now in (0..=HZ).step_by(10_000) {
                 pace.tick(now, 0);
@@ -130,29 +133,30 @@ mod tests {
 
     #[test]
     fn a_hold_up_is_not_made_good() {
-        let mut pace = Pace::new(1e6, 0, HZ, None);
-        pace.tick(100_000, 64);
-        assert_eq!(pace.take(1000), 100, "own work");
-        pace.tick(50_100_000, 64);
+        let mut pace = Pace::new(1e6, 64, 0, HZ, None);
+        pace.tick(20_000, 64);
+        pace.tick(40_000, 64);
+        assert_eq!(pace.take(1000), 40, "own work");
+        pace.tick(50_040_000, 64);
         assert_eq!((pace.take(1000), pace.stalled), (0, 50_000_000));
-        pace.tick(50_200_000, 100);
-        assert_eq!(pace.take(60), 60);
-        assert_eq!(pace.take(60), 40, "what was due stays due");
-        assert_eq!(pace.elapsed(), 200_000);
-        pace.tick(50_215_000, 0);
+        pace.tick(50_060_000, 128);
+        assert_eq!(pace.take(12), 12);
+        assert_eq!(pace.take(12), 8, "what was due stays due");
+        assert_eq!(pace.elapsed(), 60_000);
+        pace.tick(50_075_000, 0);
         assert_eq!((pace.take(60), pace.stalled), (0, 50_015_000), "not much, but no work");
     }
 
     #[test]
     fn flat_out_a_moment_is_no_hold_up() {
-        let mut pace = Pace::new(0.0, 0, HZ, None);
+        let mut pace = Pace::new(0.0, 64, 0, HZ, None);
         pace.tick(150_000, 0);
         assert_eq!((pace.elapsed(), pace.stalled), (150_000, 0));
     }
 
     #[test]
     fn long_work_is_no_hold_up() {
-        let mut pace = Pace::new(1e6, 0, HZ, Some(Waited::start()));
+        let mut pace = Pace::new(1e6, 64, 0, HZ, Some(Waited::start()));
         let begun = std::time::Instant::now();
         while begun.elapsed().as_millis() < 5 {}
         // As if five seconds of work: this thread may have waited for a moment, but not for that long.

@@ -134,6 +134,8 @@ pub struct Outcome {
     pub generator_busy: f64,
     /// From the making of a packet's burst to its arrival.
     pub latency_us: Latency,
+    /// The same with untimed packets, as if they had arrived when they were seen: the most that it can be.
+    pub latency_at_most_us: Latency,
 }
 
 impl Outcome {

@@ -94,7 +94,8 @@ const fn assert_wraps<M>() {
 /// Makes Ms of the mbufs that are in their places.
 ///
 /// # Safety
-/// At `at` there are `count` Mbufs, owned by nobody else, in places for Ms, which are as large.
+/// At `at` there are `count` Mbufs, owned by nobody else, in places for Ms, which are as large; the caller looks at none of them
+/// unless this returns.
 #[inline]
 unsafe fn wrap<M: From<Mbuf>>(at: *mut M, count: usize) {
     for place in 0..count {
@@ -138,16 +139,16 @@ impl TxQueue {
             return 0;
         }
         let Handle { port, queue, .. } = self.handle;
-        let slots = packets.as_mut_ptr();
         // SAFETY: the vector forgets its first `len` items, which are initialised, so that nobody else has them; each is made
         // the Mbuf it wraps, in its own place, which is as large. If that panics, they are lost.
-        let mbufs = unsafe {
+        let (slots, mbufs) = unsafe {
             packets.set_len(0);
+            let slots = packets.as_mut_ptr();
             for place in 0..len {
                 let at = slots.add(place);
                 at.cast::<Mbuf>().write(at.read().into());
             }
-            std::slice::from_raw_parts_mut(slots.cast::<Mbuf>(), len)
+            (slots, std::slice::from_raw_parts_mut(slots.cast::<Mbuf>(), len))
         };
         let sendable = if self.linear { self.make_linear(mbufs) } else { len };
         let mut offered = sendable.min(usize::from(u16::MAX)) as u16;

@@ -25,7 +25,9 @@ impl WorkerClock {
         let hz = hz.max(1);
         let scale = u64::try_from((1_000_000_000_u128 << 32) / u128::from(hz)).unwrap_or(u64::MAX);
         let trusted = u64::try_from(u128::from(hz) * u128::from(TRUSTED) / 1_000_000_000).unwrap_or(u64::MAX);
-        Self { clock, scale, trusted, set: (dpdk::tsc(), clock.now_nanos()), last: 0 }
+        let mut new = Self { clock, scale, trusted, set: (0, 0), last: 0 };
+        new.set();
+        new
     }
 
     /// Nanoseconds since the gateway's origin; never less than before.
@@ -37,16 +39,18 @@ impl WorkerClock {
     #[inline]
     fn at(&mut self, tsc: u64) -> u64 {
         let (ticks, nanos) = self.set;
-        let ticks = tsc.saturating_sub(ticks);
-        let now = if ticks < self.trusted { nanos + ((ticks * self.scale) >> 32) } else { self.set(tsc) };
+        // A TSC that went back, as after a suspend, is as one that is far ahead.
+        let ticks = tsc.wrapping_sub(ticks);
+        let now = if ticks < self.trusted { nanos + ((ticks * self.scale) >> 32) } else { self.set() };
         self.last = self.last.max(now);
         self.last
     }
 
     #[cold]
-    fn set(&mut self, tsc: u64) -> u64 {
+    fn set(&mut self) -> u64 {
+        // In this order: if the thread is held up in between, time is behind until it is set again, and not ahead.
         let now = self.clock.now_nanos();
-        self.set = (tsc, now);
+        self.set = (dpdk::tsc(), now);
         now
     }
 }
@@ -74,11 +78,14 @@ mod tests {
     #[test]
     fn is_set_by_the_system_then() {
         let system = Clock::start();
-        let mut clock = WorkerClock::new(system, GHZ);
-        let (tsc, nanos) = clock.set;
-        std::thread::sleep(Duration::from_millis(20));
-        let now = clock.at(tsc + 1_000_000);
-        assert!(now >= nanos + 20_000_000 && now <= system.now_nanos(), "{nanos} to {now}");
+        for far in [1_000_000, 1 << 60, u64::MAX] {
+            let mut clock = WorkerClock::new(system, GHZ);
+            let (tsc, nanos) = clock.set;
+            std::thread::sleep(Duration::from_millis(5));
+            // The last is a TSC that has gone back by one.
+            let now = clock.at(tsc.wrapping_add(far));
+            assert!(now >= nanos + 5_000_000 && now <= system.now_nanos(), "{nanos} to {now}");
+        }
     }
 
     #[test]
@@ -89,7 +96,8 @@ mod tests {
         let ahead = clock.at(tsc + 999_999);
         let set = clock.at(tsc + 1_000_000);
         assert!(set >= ahead);
-        assert!(clock.at(tsc + 1_000_001) >= set);
-        assert!(clock.at(tsc) >= set, "nor for a TSC that does");
+        let (tsc, _) = clock.set;
+        assert!(clock.at(tsc + 1) >= set);
+        assert!(clock.at(tsc - 1) >= set, "nor for a TSC that does");
     }
 }
