@@ -139,7 +139,7 @@ impl Pipeline {
     }
 }
 
-/// Neighbours to solicit when all that was received together has passed: each packet may ask for one.
+/// Neighbours to solicit when all that was received together has passed: one for each packet, if none is replicated.
 pub(crate) type Due = ArrayVec<NeighborIndex, PORT_BURST>;
 
 /// What the stages see beside the burst.

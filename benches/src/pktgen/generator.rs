@@ -141,9 +141,8 @@ impl Generator {
             let stalled = pace.stalled;
             let step = pace.tick(now, moved);
             busy += if moved > 0 { step } else { 0 };
-            let held_up = pace.stalled > stalled;
-            if held_up {
-                // This thread was, and the device perhaps with it.
+            if pace.stalled > stalled {
+                // This thread was held up, and the device perhaps with it.
                 run.last_arrival = now;
                 run.traffic.checker.held_up(now);
             }
@@ -158,8 +157,8 @@ impl Generator {
             moved = match trial.load {
                 Load::Rate(_) => {
                     let sent = self.send_due(&mut run, &mut pace, left, now)?;
-                    let latest = if calls_system { u64::MAX } else { now + pace.patience(sent) };
-                    run.traffic.checker.timely(latest);
+                    let timely = if calls_system { u64::MAX } else { now + pace.patience(sent) };
+                    run.traffic.checker.timely(timely);
                     sent + self.receive(&mut run)
                 }
                 Load::Window(window) => {

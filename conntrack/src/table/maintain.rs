@@ -118,6 +118,7 @@ impl SessionTable {
                     idle = 0;
                 }
             }
+            // Each pass goes on to its next step; the one that is done takes the next sessions.
             (taken, looked_at, located, unlinked) = (unlinked, taken, looked_at, located);
         }
         used
