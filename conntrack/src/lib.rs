@@ -30,7 +30,7 @@ pub mod table;
 pub use checksum::ChecksumDelta;
 pub use key::{FlowKeyV4, FlowKeyV6};
 pub use lif::LifIndex;
-pub use rewrite::{L2Index, L2Rewrite, Macs, Rewrite, RewriteFlags, RewriteV4, RewriteV6};
+pub use rewrite::{L2Index, L2Rewrite, Macs, Rewrite, RewriteFlags, RewriteV4, RewriteV6, Values};
 pub use session::{
     Action, CloseCode, Closed, Counters, L2, MacPair, RateLimit, SessionId, SessionInfo, SessionSpec,
     SessionState, Tuple,

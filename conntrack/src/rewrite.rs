@@ -112,3 +112,33 @@ pub struct Rewrite<A> {
 pub type RewriteV4 = Rewrite<[u8; 4]>;
 /// Of an IPv6 flow.
 pub type RewriteV6 = Rewrite<[u8; 16]>;
+
+/// What a rewrite writes, value by value: a flow reads each only when it is asked for, so that none waits in a register.
+pub trait Values<A> {
+    /// As [`Rewrite::source`] and [`Rewrite::destination`].
+    fn addresses(&self) -> [A; 2];
+    /// As [`Rewrite::source_port`] and [`Rewrite::destination_port`].
+    fn ports(&self) -> [[u8; 2]; 2];
+    /// As [`Rewrite::l3_delta`].
+    fn l3_delta(&self) -> ChecksumDelta;
+    /// As [`Rewrite::l4_delta`].
+    fn l4_delta(&self) -> ChecksumDelta;
+}
+
+impl<A: Copy> Values<A> for Rewrite<A> {
+    fn addresses(&self) -> [A; 2] {
+        [self.source, self.destination]
+    }
+
+    fn ports(&self) -> [[u8; 2]; 2] {
+        [self.source_port, self.destination_port]
+    }
+
+    fn l3_delta(&self) -> ChecksumDelta {
+        self.l3_delta
+    }
+
+    fn l4_delta(&self) -> ChecksumDelta {
+        self.l4_delta
+    }
+}

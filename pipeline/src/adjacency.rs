@@ -7,7 +7,7 @@
 use crate::PortIndex;
 use crate::batch::Way;
 use crate::packet::Packet;
-use crate::tunnel::{Inner, Outer};
+use crate::tunnel::{Inner, Outer, Shape};
 use crate::wire::ethernet::{TAG_LEN, ethertype};
 use conntrack::{LifIndex, Macs};
 
@@ -116,7 +116,9 @@ pub struct Headers {
 enum Link {
     Untagged([u8; 12]),
     Vlan([u8; 16]),
-    Vxlan(Outer),
+    VxlanV4(Outer),
+    VxlanV4Tagged(Outer),
+    VxlanV6(Outer),
 }
 
 impl Default for Link {
@@ -139,16 +141,28 @@ impl Headers {
 
     /// For a LIF behind the underlay.
     pub fn vxlan(lif: LifIndex, macs: Macs, outer: Outer) -> Self {
-        Self { lif, port: outer.port, link: Link::Vxlan(outer.with_macs(macs)) }
+        let link = match outer.shape() {
+            Shape::V4 => Link::VxlanV4,
+            Shape::V4Tagged => Link::VxlanV4Tagged,
+            Shape::V6 | Shape::V6Tagged => Link::VxlanV6,
+        };
+        Self { lif, port: outer.port, link: link(outer.with_macs(macs)) }
     }
 
     /// Writes the packet's MACs, and puts before them what the LIF wants; None if there is no headroom.
     #[inline(always)]
     pub fn put(&self, packet: &mut impl Packet, inner: Inner) -> Option<()> {
-        match &self.link {
-            Link::Vxlan(outer) => outer.put_over(packet, inner)?,
-            Link::Vlan(start) => *packet.replace_front::<12, 16>()? = *start,
-            Link::Untagged(macs) => *packet.replace_front::<12, 12>()? = *macs,
+        // One by one: a jump by a table would cost more than it saves.
+        if let Link::VxlanV4(outer) = &self.link {
+            outer.put_over_v4(packet, inner)?;
+        } else if let Link::VxlanV4Tagged(outer) = &self.link {
+            outer.put_over_v4_tagged(packet, inner)?;
+        } else if let Link::Vlan(start) = &self.link {
+            *packet.replace_front::<12, 16>()? = *start;
+        } else if let Link::Untagged(macs) = &self.link {
+            *packet.replace_front::<12, 12>()? = *macs;
+        } else if let Link::VxlanV6(outer) = &self.link {
+            outer.put_over_v6(packet, inner)?;
         }
         Some(())
     }

@@ -131,7 +131,7 @@ fn classify_v4(
     if first as u8 != 0x45 || second & FRAGMENT != 0 {
         return Err(unusual_v4(head, meta));
     }
-    let total_len = u32::from(((first >> 16) as u16).swap_bytes());
+    let total_len = first.swap_bytes() & 0xffff;
     if total_len < ipv4::LEN as u32 || L3 as u32 + total_len > meta.frame_len {
         return Err(MALFORMED);
     }

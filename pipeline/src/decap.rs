@@ -28,7 +28,7 @@ pub fn run<P: Packet>(cx: &Context<'_>, packets: &mut [P], metas: &mut [Meta]) {
         }
         open(cx, tunnel, packet, meta);
         if meta.next == Next::Classify {
-            cx.counters.lif_rx(meta.in_lif, meta.frame_len);
+            cx.counters.lifs().rx(meta.in_lif, meta.frame_len);
         }
     }
 }

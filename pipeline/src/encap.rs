@@ -51,7 +51,7 @@ fn resolve<P: Packet>(
     for (packet, meta) in packets.iter_mut().zip(metas).filter(|(_, meta)| meta.next == Next::Encap) {
         match leave(cx, burst, adjacencies, validity, packet, meta, out) {
             Ok((lif, port)) => {
-                cx.counters.lif_tx(lif, meta.frame_len);
+                cx.counters.lifs().tx(lif, meta.frame_len);
                 meta.send(port);
             }
             Err(reason) => meta.drop(reason),
@@ -68,22 +68,21 @@ fn put_known<P: Packet>(
     packets: &mut [P],
     metas: &mut [Meta],
 ) -> bool {
+    let lifs = cx.counters.lifs();
     let mut all = true;
     for (packet, meta) in packets.iter_mut().zip(metas) {
-        if meta.next != Next::Encap {
-            continue;
-        }
-        if meta.outer_port != 0
+        if meta.next == Next::Encap
+            && meta.outer_port != 0
             && let Some(headers) = adjacencies.way(meta.way, validity)
         {
             if headers.put(packet, Inner { tos: meta.tos, source_port: meta.outer_port }).is_some() {
                 meta.send(headers.port);
-                cx.counters.lif_tx(headers.lif, meta.frame_len);
+                lifs.tx(headers.lif, meta.frame_len);
             } else {
                 meta.drop(DropReason::NoHeadroom);
             }
         } else {
-            all = false;
+            all &= meta.next != Next::Encap;
         }
     }
     all

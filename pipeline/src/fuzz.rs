@@ -105,9 +105,9 @@ fn classify_and_rewrite() {
         let (v4, v6) = (RewriteV4 { flags, ..Default::default() }, RewriteV6 { flags, ..Default::default() });
         let mut packet = packet;
         match (keys.v4.is_empty(), meta.kind == Kind::Error) {
-            (false, false) => _ = nat::apply_v4(packet.head_mut(), &meta, &v4),
+            (false, false) => _ = nat::apply_v4(packet.head_mut(), &meta, flags, &v4),
             (false, true) => _ = related::apply_v4(packet.head_mut(), &meta, &v4),
-            (true, false) => _ = nat::apply_v6(packet.head_mut(), &meta, &v6),
+            (true, false) => _ = nat::apply_v6(packet.head_mut(), &meta, flags, &v6),
             (true, true) => _ = related::apply_v6(packet.head_mut(), &meta, &v6),
         }
         let end = ethernet::LEN + meta.ip_len as usize;

@@ -23,7 +23,7 @@ pub fn run<P: Packet>(cx: &Context<'_>, port: PortIndex, packets: &mut [P], meta
     let count = packets.len() as u64;
     let mut bytes = 0;
     let mut only_tenants = true;
-    let tags = cx.shared.lifs.tags(port);
+    let (tags, lifs) = (cx.shared.lifs.tags(port), cx.counters.lifs());
     for (packet, meta) in packets.iter_mut().zip(metas) {
         let len = packet.total_len();
         bytes += len as u64;
@@ -38,7 +38,7 @@ pub fn run<P: Packet>(cx: &Context<'_>, port: PortIndex, packets: &mut [P], meta
             continue;
         };
         *meta = Meta::of_tenant(in_lif, frame_len);
-        cx.counters.lif_rx(in_lif, frame_len);
+        lifs.rx(in_lif, frame_len);
     }
     cx.counters.port_rx(port, count, bytes);
     only_tenants

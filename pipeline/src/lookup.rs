@@ -13,8 +13,8 @@ use crate::packet::{Io, Packet};
 use crate::related;
 use crate::wire::{ethernet, ipv6};
 use crate::worker::Context;
-use conntrack::table::{Burst, FlowV4, FlowV6};
-use conntrack::{L2Rewrite, LifIndex, Rewrite, RewriteFlags, TcpFlags, Timestamp};
+use conntrack::table::{Burst, FlowV4, FlowV6, Take};
+use conntrack::{L2Index, L2Rewrite, LifIndex, Rewrite, RewriteFlags, TcpFlags, Timestamp};
 use std::net::IpAddr;
 
 /// Has the flows of all keys come to the cache, for [`run`].
@@ -41,33 +41,53 @@ pub fn run<P: Packet>(
     keys: &Keys,
     out: &mut Out<'_, P, impl Io<P>>,
 ) -> bool {
-    let mut done = Done::default();
     // As many of the one as of the other: one check for both.
     let metas = metas.get_mut(..packets.len()).unwrap_or_default();
-    burst.take_v4(&keys.v4, cx.timestamp, |number, flow: Option<FlowV4<'_>>| {
-        if let Some((packet, meta)) = at(packets, metas, number) {
-            one(cx, packet, meta, flow, &mut done, out);
-        }
-    });
-    burst.take_v6(&keys.v6, cx.timestamp, |number, flow: Option<FlowV6<'_>>| {
-        if let Some((packet, meta)) = at(packets, metas, number) {
-            one(cx, packet, meta, flow, &mut done, out);
-        }
-    });
-    cx.counters.other(Other::Established, done.established);
-    cx.counters.other(Other::Related, done.related);
-    done.established + done.related == packets.len() as u64
+    let mut rest = Rest::default();
+    let mut chunk = Chunk { cx, packets, metas, out, rest: &mut rest };
+    burst.take_v4(&keys.v4, cx.timestamp, &mut chunk);
+    burst.take_v6(&keys.v6, cx.timestamp, &mut chunk);
+    let asked = keys.v4.len() + keys.v6.len();
+    cx.counters.other(Other::Established, asked as u64 - rest.related - rest.stayed);
+    cx.counters.other(Other::Related, rest.related);
+    rest.stayed == 0 && asked == packets.len()
 }
 
-#[inline(always)]
-fn at<'p, P>(packets: &'p mut [P], metas: &'p mut [Meta], number: u8) -> Option<(&'p mut P, &'p mut Meta)> {
-    Some((packets.get_mut(usize::from(number))?, metas.get_mut(usize::from(number))?))
-}
-
+/// Of the packets that have keys, those that are not just established: so what most packets are need not be counted.
 #[derive(Default)]
-struct Done {
-    established: u64,
+struct Rest {
+    /// Went to encap as errors of established sessions.
     related: u64,
+    /// Did not go to encap.
+    stayed: u64,
+}
+
+/// The packets that are taken together.
+struct Chunk<'c, 'o, P, I> {
+    cx: &'c Context<'c>,
+    packets: &'c mut [P],
+    metas: &'c mut [Meta],
+    out: &'c mut Out<'o, P, I>,
+    // Elsewhere, since what others can write to is kept in memory.
+    rest: &'c mut Rest,
+}
+
+impl<P: Packet, I: Io<P>, F: Flow> Take<F> for Chunk<'_, '_, P, I> {
+    #[inline(always)]
+    fn found(&mut self, number: u8, flow: F) {
+        let number = usize::from(number);
+        if let (Some(packet), Some(meta)) = (self.packets.get_mut(number), self.metas.get_mut(number)) {
+            one(self.cx, packet, meta, flow, self.rest, self.out);
+        }
+    }
+
+    #[inline(always)]
+    fn missing(&mut self, number: u8) {
+        self.rest.stayed += 1;
+        if let Some(meta) = self.metas.get_mut(usize::from(number)) {
+            meta.trap(TrapClass::New);
+        }
+    }
 }
 
 #[inline(always)]
@@ -75,15 +95,16 @@ fn one<P: Packet, F: Flow>(
     cx: &Context<'_>,
     packet: &mut P,
     meta: &mut Meta,
-    flow: Option<F>,
-    done: &mut Done,
+    flow: F,
+    rest: &mut Rest,
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
-    let Some(flow) = flow else { return meta.trap(TrapClass::New) };
-    if flow.flags().any(RewriteFlags::SPECIAL) || !meta.kind.is_plain() {
-        return special(cx, packet, meta, flow, done, out);
+    let flags = flow.flags();
+    if flags.any(RewriteFlags::SPECIAL) || !meta.kind.is_plain() {
+        special(cx, packet, meta, flow, rest, out);
+    } else {
+        established(cx, packet, meta, flow, flags, rest);
     }
-    established(cx, packet, meta, &flow, done);
 }
 
 /// What is not just rewritten and sent on.
@@ -93,15 +114,17 @@ fn special<P: Packet, F: Flow>(
     packet: &mut P,
     meta: &mut Meta,
     flow: F,
-    done: &mut Done,
+    rest: &mut Rest,
     out: &mut Out<'_, P, impl Io<P>>,
 ) {
-    let (flow, rewrite) = (&flow, &flow.rewrite());
+    let rewrite = &flow.rewrite();
     if rewrite.flags.any(RewriteFlags::DEAD) {
         // It ended since the burst was looked up, by an earlier packet of it.
+        rest.stayed += 1;
         return meta.trap(TrapClass::New);
     }
     if rewrite.flags.any(RewriteFlags::POLICED) && !is_within_limit(cx, meta, flow, rewrite.flags) {
+        rest.stayed += 1;
         return meta.drop(DropReason::RateLimited);
     }
     if rewrite.flags.any(RewriteFlags::MIRROR) && meta.kind != Kind::Error {
@@ -111,14 +134,16 @@ fn special<P: Packet, F: Flow>(
         if meta.kind != Kind::Error {
             flow.count(cx.timestamp, session_bytes(meta));
         }
+        rest.stayed += 1;
         meta.drop(DropReason::SessionDrop);
     } else if meta.kind == Kind::Error {
-        error(cx, packet, meta, flow, rewrite, done);
+        error(cx, packet, meta, flow, rewrite, rest);
     } else if meta.kind == Kind::Control {
         flow.observe(meta.tcp_flags, cx.timestamp);
+        rest.stayed += 1;
         meta.trap(TrapClass::TcpControl);
     } else {
-        established(cx, packet, meta, flow, done);
+        established(cx, packet, meta, flow, rewrite.flags, rest);
         if rewrite.flags.any(RewriteFlags::SNOOP) && meta.next == Next::Encap {
             nat::write_macs(packet.head_mut(), rewrite.flags, &flow.l2());
             mirror::run(cx, packet, meta, session_lif(meta, flow, rewrite), flow.collector(), out);
@@ -128,7 +153,7 @@ fn special<P: Packet, F: Flow>(
 
 /// Takes the packet from its session's rate limit, if it is of those that a session forwards itself.
 #[cold]
-fn is_within_limit<F: Flow>(cx: &Context<'_>, meta: &Meta, flow: &F, flags: RewriteFlags) -> bool {
+fn is_within_limit<F: Flow>(cx: &Context<'_>, meta: &Meta, flow: F, flags: RewriteFlags) -> bool {
     let is_forwarded = !flags.any(RewriteFlags::DROP) && meta.kind.is_plain();
     !is_forwarded || flow.admit(cx.timestamp, session_bytes(meta))
 }
@@ -138,31 +163,56 @@ fn established<P: Packet, F: Flow>(
     cx: &Context<'_>,
     packet: &mut P,
     meta: &mut Meta,
-    flow: &F,
-    done: &mut Done,
+    flow: F,
+    flags: RewriteFlags,
+    rest: &mut Rest,
 ) {
     if meta.ip_len > cx.shared.lifs.least_mtu() && !fits(cx, meta, &flow.l2()) {
+        rest.stayed += 1;
         return;
     }
-    let frame = packet.head_mut();
-    // Only now, when there are registers for it.
-    let rewrite = flow.rewrite();
-    match F::apply(frame, meta, &rewrite) {
+    let applied = match flags.any(RewriteFlags::ROUTED) {
+        true => rewrite(packet, meta, flow, flags),
+        false => rewrite_bridged(packet, meta, flow, flags),
+    };
+    match applied {
         Applied::Done => {
             flow.count(cx.timestamp, session_bytes(meta));
-            done.established += 1;
-            // Where the headers are not that simple, the port is found in the packet.
-            let is_plain = !F::IS_V6 || usize::from(meta.l4) == ethernet::LEN + ipv6::LEN;
-            meta.outer_port = if is_plain { rewrite.outer_port } else { 0 };
-            if rewrite.flags.any(RewriteFlags::ROUTED) {
-                meta.way = Way::of(rewrite.l2);
-                meta.next = Next::Encap;
-            } else {
-                leave(meta, &flow.l2());
-            }
+            meta.next = Next::Encap;
         }
-        Applied::Expired | Applied::Short => meta.trap(TrapClass::Exception),
+        Applied::Expired | Applied::Short => {
+            rest.stayed += 1;
+            meta.trap(TrapClass::Exception);
+        }
     }
+}
+
+/// The same, out of the way of the registers of packets that are routed.
+#[inline(never)]
+fn rewrite_bridged<P: Packet, F: Flow>(
+    packet: &mut P,
+    meta: &mut Meta,
+    flow: F,
+    flags: RewriteFlags,
+) -> Applied {
+    rewrite(packet, meta, flow, flags)
+}
+
+/// The packet's bytes, and where it goes.
+#[inline(always)]
+fn rewrite<P: Packet, F: Flow>(packet: &mut P, meta: &mut Meta, flow: F, flags: RewriteFlags) -> Applied {
+    let applied = F::apply(packet.head_mut(), meta, flags, flow);
+    if applied == Applied::Done {
+        // Where the headers are not that simple, the port is found in the packet.
+        let is_plain = !F::IS_V6 || usize::from(meta.l4) == ethernet::LEN + ipv6::LEN;
+        meta.outer_port = if is_plain { flow.outer_port() } else { 0 };
+        if flags.any(RewriteFlags::ROUTED) {
+            meta.way = Way::of(flow.l2_index());
+        } else {
+            meta.out_lif = flow.l2().out_lif;
+        }
+    }
+    applied
 }
 
 #[cold]
@@ -170,25 +220,24 @@ fn error<P: Packet, F: Flow>(
     cx: &Context<'_>,
     packet: &mut P,
     meta: &mut Meta,
-    flow: &F,
+    flow: F,
     rewrite: &Rewrite<F::Address>,
-    done: &mut Done,
+    rest: &mut Rest,
 ) {
-    if !related::checksum_is_right(packet, meta, F::IS_V6) {
-        return meta.drop(related::WRONG);
-    }
     let l2 = flow.l2();
-    if !fits(cx, meta, &l2) {
-        return;
-    }
-    match F::apply_error(packet.head_mut(), meta, rewrite) {
-        Applied::Done => {
+    if !related::checksum_is_right(packet, meta, F::IS_V6) {
+        meta.drop(related::WRONG);
+    } else if fits(cx, meta, &l2) {
+        if F::apply_error(packet.head_mut(), meta, rewrite) == Applied::Done {
             nat::write_macs(packet.head_mut(), rewrite.flags, &l2);
-            done.related += 1;
-            leave(meta, &l2);
+            meta.out_lif = l2.out_lif;
+            meta.next = Next::Encap;
+            rest.related += 1;
+            return;
         }
-        Applied::Expired | Applied::Short => meta.trap(TrapClass::Exception),
+        meta.trap(TrapClass::Exception);
     }
+    rest.stayed += 1;
 }
 
 /// Whether the out LIF takes a packet of that size; marks it otherwise.
@@ -202,14 +251,8 @@ fn fits(cx: &Context<'_>, meta: &mut Meta, l2: &L2Rewrite) -> bool {
     false
 }
 
-#[inline(always)]
-fn leave(meta: &mut Meta, l2: &L2Rewrite) {
-    meta.out_lif = l2.out_lif;
-    meta.next = Next::Encap;
-}
-
 /// The LIF of the session's own direction.
-fn session_lif<F: Flow>(meta: &Meta, flow: &F, rewrite: &Rewrite<F::Address>) -> LifIndex {
+fn session_lif<F: Flow>(meta: &Meta, flow: F, rewrite: &Rewrite<F::Address>) -> LifIndex {
     if rewrite.flags.any(RewriteFlags::REVERSE) { flow.l2().out_lif } else { meta.in_lif }
 }
 
@@ -220,22 +263,24 @@ fn session_bytes(meta: &Meta) -> u32 {
 }
 
 /// A flow of either family.
-trait Flow {
+trait Flow: Copy {
     type Address;
     const IS_V6: bool;
     fn flags(&self) -> RewriteFlags;
     fn rewrite(&self) -> Rewrite<Self::Address>;
+    fn outer_port(&self) -> u16;
+    fn l2_index(&self) -> L2Index;
     fn l2(&self) -> L2Rewrite;
     fn count(&self, now: Timestamp, bytes: u32);
     fn admit(&self, now: Timestamp, bytes: u32) -> bool;
     fn observe(&self, flags: TcpFlags, now: Timestamp);
     fn collector(&self) -> Option<IpAddr>;
-    fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
+    fn apply(frame: &mut [u8], meta: &Meta, flags: RewriteFlags, flow: Self) -> Applied;
     fn apply_error(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied;
 }
 
 macro_rules! flow {
-    ($flow:ident, $address:ty, $is_v6:literal, $apply:path, $apply_error:path) => {
+    ($flow:ident, $address:ty, $is_v6:literal, $apply:ident, $apply_error:path) => {
         impl Flow for $flow<'_> {
             type Address = $address;
             const IS_V6: bool = $is_v6;
@@ -246,6 +291,14 @@ macro_rules! flow {
             #[inline(always)]
             fn rewrite(&self) -> Rewrite<Self::Address> {
                 $flow::rewrite(self)
+            }
+            #[inline(always)]
+            fn outer_port(&self) -> u16 {
+                $flow::outer_port(self)
+            }
+            #[inline(always)]
+            fn l2_index(&self) -> L2Index {
+                $flow::l2_index(self)
             }
             #[inline(always)]
             fn l2(&self) -> L2Rewrite {
@@ -265,8 +318,8 @@ macro_rules! flow {
                 $flow::collector(self)
             }
             #[inline(always)]
-            fn apply(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied {
-                $apply(frame, meta, rewrite)
+            fn apply(frame: &mut [u8], meta: &Meta, flags: RewriteFlags, flow: Self) -> Applied {
+                nat::$apply(frame, meta, flags, &flow)
             }
             fn apply_error(frame: &mut [u8], meta: &Meta, rewrite: &Rewrite<Self::Address>) -> Applied {
                 $apply_error(frame, meta, rewrite)
@@ -275,5 +328,5 @@ macro_rules! flow {
     };
 }
 
-flow!(FlowV4, [u8; 4], false, nat::apply_v4, related::apply_v4);
-flow!(FlowV6, [u8; 16], true, nat::apply_v6, related::apply_v6);
+flow!(FlowV4, [u8; 4], false, apply_v4, related::apply_v4);
+flow!(FlowV6, [u8; 16], true, apply_v6, related::apply_v6);

@@ -3,7 +3,7 @@
 
 use crate::batch::{Kind, Meta};
 use crate::wire::{Icmp, Ipv4, Ipv6, Tcp, Udp, view_mut};
-use conntrack::{ChecksumDelta, L2Rewrite, Macs, Rewrite, RewriteFlags, RewriteV4, RewriteV6};
+use conntrack::{ChecksumDelta, L2Rewrite, Macs, RewriteFlags, Values};
 use zerocopy::byteorder::network_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -42,38 +42,48 @@ struct FrameV6 {
 
 /// Rewrites an IPv4 frame without options, but for its MACs.
 #[inline(always)]
-pub fn apply_v4(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV4) -> Applied {
+pub fn apply_v4(
+    frame: &mut [u8],
+    meta: &Meta,
+    flags: RewriteFlags,
+    rewrite: &impl Values<[u8; 4]>,
+) -> Applied {
     let Ok((FrameV4 { ip, .. }, rest)) = FrameV4::mut_from_prefix(frame) else { return Applied::Short };
-    let routed = rewrite.flags.any(RewriteFlags::ROUTED);
+    let routed = flags.any(RewriteFlags::ROUTED);
     if routed && ip.ttl <= 1 {
         return Applied::Expired;
     }
-    if rewrite.flags.any(RewriteFlags::TRANSLATE) {
-        let Some(l4) = L4::of(rest, meta.kind) else { return Applied::Short };
-        ip.source = rewrite.source;
-        ip.destination = rewrite.destination;
-        l4.apply(rewrite);
+    if flags.any(RewriteFlags::TRANSLATE) {
+        if translate(rest, meta.kind, rewrite).is_none() {
+            return Applied::Short;
+        }
+        [ip.source, ip.destination] = rewrite.addresses();
     }
     ip.ttl -= u8::from(routed);
-    ip.checksum = U16::from_bytes(rewrite.l3_delta.apply(ip.checksum.to_bytes()));
+    ip.checksum = U16::from_bytes(rewrite.l3_delta().apply(ip.checksum.to_bytes()));
     Applied::Done
 }
 
 /// Rewrites an IPv6 frame, but for its MACs; extension headers may come before `meta.l4`.
 #[inline]
-pub fn apply_v6(frame: &mut [u8], meta: &Meta, rewrite: &RewriteV6) -> Applied {
+pub fn apply_v6(
+    frame: &mut [u8],
+    meta: &Meta,
+    flags: RewriteFlags,
+    rewrite: &impl Values<[u8; 16]>,
+) -> Applied {
     let Ok((FrameV6 { ip, .. }, rest)) = FrameV6::mut_from_prefix(frame) else { return Applied::Short };
-    let routed = rewrite.flags.any(RewriteFlags::ROUTED);
+    let routed = flags.any(RewriteFlags::ROUTED);
     if routed && ip.hop_limit <= 1 {
         return Applied::Expired;
     }
-    if rewrite.flags.any(RewriteFlags::TRANSLATE) {
+    if flags.any(RewriteFlags::TRANSLATE) {
         let extensions = usize::from(meta.l4).saturating_sub(size_of::<FrameV6>());
-        let l4 = rest.get_mut(extensions..).and_then(|l4| L4::of(l4, meta.kind));
-        let Some(l4) = l4 else { return Applied::Short };
-        ip.source = rewrite.source;
-        ip.destination = rewrite.destination;
-        l4.apply(rewrite);
+        let l4 = rest.get_mut(extensions..);
+        if l4.and_then(|l4| translate(l4, meta.kind, rewrite)).is_none() {
+            return Applied::Short;
+        }
+        [ip.source, ip.destination] = rewrite.addresses();
     }
     ip.hop_limit -= u8::from(routed);
     Applied::Done
@@ -88,52 +98,40 @@ pub fn write_macs(frame: &mut [u8], flags: RewriteFlags, l2: &L2Rewrite) {
     }
 }
 
-/// What a rewrite changes behind the IP header.
-enum L4<'f> {
-    Tcp(&'f mut Tcp),
-    Udp(&'f mut Udp),
-    Request(&'f mut Icmp),
-    Reply(&'f mut Icmp),
-    Other,
-}
-
-impl<'f> L4<'f> {
-    /// None if it is not all there.
-    #[inline(always)]
-    fn of(bytes: &'f mut [u8], kind: Kind) -> Option<Self> {
-        Some(match kind {
-            Kind::Udp => Self::Udp(view_mut(bytes, 0)?),
-            Kind::Tcp => Self::Tcp(view_mut(bytes, 0)?),
-            Kind::Request => Self::Request(view_mut(bytes, 0)?),
-            Kind::Reply => Self::Reply(view_mut(bytes, 0)?),
-            Kind::Other | Kind::Control | Kind::Error => Self::Other,
-        })
-    }
-
-    /// Ports or identifier (the source port of requests, the destination port of replies), and the checksum.
-    #[inline(always)]
-    fn apply<A>(self, rewrite: &Rewrite<A>) {
-        let delta = rewrite.l4_delta;
-        match self {
-            Self::Udp(udp) => {
-                udp.source_port = rewrite.source_port;
-                udp.destination_port = rewrite.destination_port;
-                udp.checksum = U16::from_bytes(delta.apply_udp(udp.checksum.to_bytes()));
-            }
-            Self::Tcp(tcp) => {
-                tcp.source_port = rewrite.source_port;
-                tcp.destination_port = rewrite.destination_port;
-                tcp.checksum = U16::from_bytes(delta.apply(tcp.checksum.to_bytes()));
-            }
-            Self::Request(icmp) => rewrite_query(icmp, rewrite.source_port, delta),
-            Self::Reply(icmp) => rewrite_query(icmp, rewrite.destination_port, delta),
-            Self::Other => {}
-        }
-    }
-}
-
+/// What changes behind the IP header: ports or identifier, and the checksum. None, and nothing changed, if they are not all there.
 #[inline(always)]
-fn rewrite_query(icmp: &mut Icmp, identifier: [u8; 2], delta: ChecksumDelta) {
+fn translate<A>(l4: &mut [u8], kind: Kind, rewrite: &impl Values<A>) -> Option<()> {
+    // One by one, not by a table: most packets are of these two.
+    if kind == Kind::Udp {
+        let udp: &mut Udp = view_mut(l4, 0)?;
+        [udp.source_port, udp.destination_port] = rewrite.ports();
+        udp.checksum = U16::from_bytes(rewrite.l4_delta().apply_udp(udp.checksum.to_bytes()));
+    } else if kind == Kind::Tcp {
+        let tcp: &mut Tcp = view_mut(l4, 0)?;
+        [tcp.source_port, tcp.destination_port] = rewrite.ports();
+        tcp.checksum = U16::from_bytes(rewrite.l4_delta().apply(tcp.checksum.to_bytes()));
+    } else {
+        translate_query(l4, kind, rewrite.ports(), rewrite.l4_delta())?;
+    }
+    Some(())
+}
+
+/// The same for what is neither: the identifier of requests is their source port, that of replies their destination port.
+#[cold]
+#[inline(never)]
+fn translate_query(
+    l4: &mut [u8],
+    kind: Kind,
+    [source_port, destination_port]: [[u8; 2]; 2],
+    delta: ChecksumDelta,
+) -> Option<()> {
+    let identifier = match kind {
+        Kind::Request => source_port,
+        Kind::Reply => destination_port,
+        _ => return Some(()),
+    };
+    let icmp: &mut Icmp = view_mut(l4, 0)?;
     icmp.identifier = identifier;
     icmp.checksum = U16::from_bytes(delta.apply(icmp.checksum.to_bytes()));
+    Some(())
 }

@@ -8,9 +8,9 @@ use crate::wire::ethernet::{self, TAG_LEN, ethertype, is_group};
 use crate::wire::{
     Ethernet, Ipv4, Ipv6, Udp, VlanTag, Vxlan, ipv4, ipv6, protocol, udp, view, view_at, vxlan,
 };
-use conntrack::Macs;
 use conntrack::checksum::checksum;
 use conntrack::entropy::{outer_port_l2, outer_port_v4, outer_port_v6};
+use conntrack::{ChecksumDelta, Macs};
 use std::net::IpAddr;
 use zerocopy::IntoBytes;
 use zerocopy::byteorder::network_endian::{U16, U32};
@@ -41,9 +41,42 @@ pub struct Tunnel {
     local: Address,
     udp_port: u16,
     template: [u8; LONGEST],
-    len: u8,
-    /// Sum of the template's IPv4 header.
-    sum: u32,
+    shape: Shape,
+}
+
+/// What outer headers consist of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shape {
+    /// IPv4, no tag.
+    #[default]
+    V4,
+    /// IPv4 behind a tag.
+    V4Tagged,
+    /// IPv6, no tag.
+    V6,
+    /// IPv6 behind a tag.
+    V6Tagged,
+}
+
+impl Shape {
+    fn new(is_v4: bool, vlan: u16) -> Self {
+        match (is_v4, vlan) {
+            (true, 0) => Self::V4,
+            (true, _) => Self::V4Tagged,
+            (false, 0) => Self::V6,
+            (false, _) => Self::V6Tagged,
+        }
+    }
+
+    /// Bytes.
+    fn len(self) -> usize {
+        match self {
+            Self::V4 => V4,
+            Self::V4Tagged => V4_TAGGED,
+            Self::V6 => V6,
+            Self::V6Tagged => V6_TAGGED,
+        }
+    }
 }
 
 /// What a packet received on a link is.
@@ -104,13 +137,8 @@ impl Tunnel {
         if vlan != 0 {
             put(VlanTag { tci: U16::new(vlan), ethertype: U16::new(l3_type) }.as_bytes());
         }
-        let mut sum = 0;
         match local_ip {
-            IpAddr::V4(source) => {
-                let header = ipv4_header(source.octets());
-                sum = u32::from(!checksum(&[header.as_bytes()]));
-                put(header.as_bytes());
-            }
+            IpAddr::V4(source) => put(ipv4_header(source.octets()).as_bytes()),
             IpAddr::V6(source) => put(ipv6_header(source.octets()).as_bytes()),
         }
         let port_bytes = udp_port.to_be_bytes();
@@ -126,8 +154,7 @@ impl Tunnel {
             local: local_ip.into(),
             udp_port,
             template,
-            len: len as u8,
-            sum,
+            shape: Shape::new(is_v4, vlan),
         }
     }
 
@@ -241,7 +268,7 @@ impl Tunnel {
 
     /// The outer headers of packets of network `vni` to `remote`.
     pub fn outer(&self, remote: &Remote, vni: u32) -> Outer {
-        let mut outer = Outer { port: self.port, len: self.len, sum: self.sum, ..Outer::default() };
+        let mut outer = Outer { port: self.port, shape: self.shape, ..Outer::default() };
         if let Some(bytes) = outer.bytes.first_chunk_mut::<LONGEST>() {
             *bytes = self.template;
         }
@@ -249,13 +276,11 @@ impl Tunnel {
             *mac = remote.mac;
         }
         if self.local_ip.is_ipv4() {
-            let destination = remote.address.v4();
             if let Some(tail) = outer.tail::<TailV4>() {
-                tail.ip.destination = destination;
+                tail.ip.destination = remote.address.v4();
+                tail.ip.checksum = U16::new(checksum(&[tail.ip.as_bytes()]));
                 tail.vxlan.vni = U32::new(vni << 8);
             }
-            let [a, b, c, d] = destination;
-            outer.sum += u32::from(u16::from_be_bytes([a, b])) + u32::from(u16::from_be_bytes([c, d]));
         } else if let Some(tail) = outer.tail::<TailV6>() {
             tail.ip.destination = remote.address.v6();
             tail.vxlan.vni = U32::new(vni << 8);
@@ -276,11 +301,9 @@ impl Tunnel {
 pub struct Outer {
     /// The port they leave on.
     pub port: PortIndex,
-    /// Of the headers, the MACs of the frame not counted.
-    len: u8,
-    /// Sum of the IPv4 header, without length and type of service.
-    sum: u32,
-    /// The headers, and room for the MACs of the frame behind them.
+    shape: Shape,
+    /// The headers, and room for the MACs of the frame behind them. An IPv4 header's checksum is that of length and type of
+    /// service 0.
     bytes: [u8; LONGEST + MACS],
 }
 
@@ -303,14 +326,14 @@ impl Inner {
 
 impl Default for Outer {
     fn default() -> Self {
-        Self { port: PortIndex::default(), len: 0, sum: 0, bytes: [0; LONGEST + MACS] }
+        Self { port: PortIndex::default(), shape: Shape::default(), bytes: [0; LONGEST + MACS] }
     }
 }
 
 impl Outer {
-    /// With the MACs of the frames inside, for [`put_over`](Self::put_over).
+    /// With the MACs of the frames inside, for [`put_over_v4`](Self::put_over_v4) and its like.
     pub fn with_macs(mut self, macs: Macs) -> Self {
-        if let Some(to) = crate::wire::view_mut(&mut self.bytes, self.len.into()) {
+        if let Some(to) = crate::wire::view_mut(&mut self.bytes, self.shape.len()) {
             *to = macs;
         }
         self
@@ -319,23 +342,38 @@ impl Outer {
     /// Puts the headers in front of the packet; None if there is no headroom, or it is longer than UDP can tell.
     #[inline]
     pub fn put(&self, packet: &mut impl Packet, inner: Inner) -> Option<()> {
-        match usize::from(self.len) {
-            V4_TAGGED => self.write_v4::<0, V4_TAGGED>(packet, inner),
-            V4 => self.write_v4::<0, V4>(packet, inner),
-            V6 => self.write_v6::<0, V6>(packet, inner),
-            _ => self.write_v6::<0, V6_TAGGED>(packet, inner),
+        match self.shape {
+            Shape::V4 => self.write_v4::<0, V4>(packet, inner),
+            Shape::V4Tagged => self.write_v4::<0, V4_TAGGED>(packet, inner),
+            Shape::V6 => self.write_v6::<0, V6>(packet, inner),
+            Shape::V6Tagged => self.write_v6::<0, V6_TAGGED>(packet, inner),
         }
     }
 
-    /// The same, and writes the frame's MACs.
+    /// The same for IPv4 without a tag, and writes the frame's MACs.
     #[inline(always)]
-    pub fn put_over(&self, packet: &mut impl Packet, inner: Inner) -> Option<()> {
-        match usize::from(self.len) {
-            V4_TAGGED => self.write_v4::<MACS, { V4_TAGGED + MACS }>(packet, inner),
-            V4 => self.write_v4::<MACS, { V4 + MACS }>(packet, inner),
-            V6 => self.write_v6::<MACS, { V6 + MACS }>(packet, inner),
-            _ => self.write_v6::<MACS, { V6_TAGGED + MACS }>(packet, inner),
+    pub fn put_over_v4(&self, packet: &mut impl Packet, inner: Inner) -> Option<()> {
+        self.write_v4::<MACS, { V4 + MACS }>(packet, inner)
+    }
+
+    /// The same for IPv4 behind a tag.
+    #[inline(always)]
+    pub fn put_over_v4_tagged(&self, packet: &mut impl Packet, inner: Inner) -> Option<()> {
+        self.write_v4::<MACS, { V4_TAGGED + MACS }>(packet, inner)
+    }
+
+    /// The same for IPv6.
+    #[inline(never)]
+    pub fn put_over_v6(&self, packet: &mut impl Packet, inner: Inner) -> Option<()> {
+        match self.shape {
+            Shape::V6Tagged => self.write_v6::<MACS, { V6_TAGGED + MACS }>(packet, inner),
+            _ => self.write_v6::<MACS, { V6 + MACS }>(packet, inner),
         }
+    }
+
+    /// What they consist of.
+    pub fn shape(&self) -> Shape {
+        self.shape
     }
 
     /// In place of the packet's first `OLD` bytes, `NEW` of these.
@@ -348,19 +386,21 @@ impl Outer {
         let ip_len = u16::try_from(ipv4::LEN + udp::LEN + vxlan::LEN + packet.total_len()).ok()?;
         let headers = packet.replace_front::<OLD, NEW>()?;
         *headers = *self.bytes.first_chunk::<NEW>()?;
-        let tail: &mut TailV4 = crate::wire::view_mut(headers, NEW - OLD - size_of::<TailV4>())?;
-        let sum = self.sum + u32::from(ip_len) + u32::from(inner.tos);
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = (sum & 0xffff) + (sum >> 16);
+        let tail = NEW - OLD - size_of::<TailV4>();
+        let template: &TailV4 = view_at(&self.bytes, tail)?;
+        let tail: &mut TailV4 = crate::wire::view_mut(headers, tail)?;
+        let total_len = U16::new(ip_len);
+        // What a word adds to a sum that it was 0 in.
+        let adds = |word: [u8; 2]| ChecksumDelta(u16::from_ne_bytes(word));
+        let checksum = adds(total_len.to_bytes()).apply(template.ip.checksum.to_bytes());
         tail.ip.tos = inner.tos;
-        tail.ip.total_len = U16::new(ip_len);
-        tail.ip.checksum = U16::new(!(sum as u16));
+        tail.ip.total_len = total_len;
+        tail.ip.checksum = U16::from_bytes(adds([0, inner.tos]).apply(checksum));
         tail.udp.source_port = inner.source_port.to_be_bytes();
         tail.udp.len = U16::new(ip_len - ipv4::LEN as u16);
         Some(())
     }
 
-    #[inline(never)]
     fn write_v6<const OLD: usize, const NEW: usize>(
         &self,
         packet: &mut impl Packet,
@@ -379,7 +419,7 @@ impl Outer {
     }
 
     fn tail<T: FromBytes + IntoBytes + KnownLayout + Immutable + Unaligned>(&mut self) -> Option<&mut T> {
-        crate::wire::view_mut(&mut self.bytes, usize::from(self.len).checked_sub(size_of::<T>())?)
+        crate::wire::view_mut(&mut self.bytes, self.shape.len().checked_sub(size_of::<T>())?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use arrayvec::ArrayVec;
-use conntrack::table::{BURST, Timeouts};
+use conntrack::table::{BURST, FlowV4, Take, Timeouts};
 use conntrack::{FlowKeyV4, Reader, RewriteV4, SessionSpec, SessionTable, TableConfig, Timestamp, Tuple};
 use dashmap::DashMap;
 use dpdk::{Eal, HashOptions, HashTable, SocketId};
@@ -104,21 +104,28 @@ impl Rival for Own {
         let burst = self.reader.enter();
         let mut asked: ArrayVec<_, BURST> =
             keys.iter().zip(0..).map(|(key, number)| burst.ask_v4(*key, number)).collect();
-        let mut found = 0;
         let unsettled = burst.seek_v4(&mut asked);
         burst.settle_v4(&mut asked, unsettled);
-        burst.take_v4(&asked, NOW, |_, flow| {
-            if let Some(flow) = flow {
-                black_box(flow.rewrite());
-                found += 1;
-            }
-        });
-        found
+        let mut found = Found(0);
+        burst.take_v4(&asked, NOW, &mut found);
+        found.0
     }
 
     fn bytes(&self) -> usize {
         self.table.memory_bytes() as usize
     }
+}
+
+/// How many flows were found.
+struct Found(usize);
+
+impl Take<FlowV4<'_>> for Found {
+    fn found(&mut self, _number: u8, flow: FlowV4<'_>) {
+        black_box(flow.rewrite());
+        self.0 += 1;
+    }
+
+    fn missing(&mut self, _number: u8) {}
 }
 
 /// `rte_hash` with an array of rewrites by position. `LOCK_FREE`: lookups as they have to be beside a writer.

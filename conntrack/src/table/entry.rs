@@ -37,6 +37,11 @@ impl Control {
     pub fn flags(self) -> RewriteFlags {
         RewriteFlags((self.0 & FLAGS) as u16)
     }
+
+    #[inline(always)]
+    pub fn outer_port(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
 }
 
 /// The largest power of two of milliseconds within a timeout, so that a lookup sees from the entry alone that a flow used
@@ -74,22 +79,10 @@ impl Hot {
         idle >> (control.0 >> 8 & 31) == 0
     }
 
+    /// New ports, source first.
     #[inline(always)]
-    fn rewrite<A>(&self, [source, destination]: [A; 2], end: &End) -> Rewrite<A> {
-        let control = self.control();
-        let [p0, p1, p2, p3] = self.ports.load(Relaxed).to_ne_bytes();
-        let deltas = end.deltas.load(Relaxed);
-        Rewrite {
-            source,
-            destination,
-            source_port: [p0, p1],
-            destination_port: [p2, p3],
-            l3_delta: ChecksumDelta(deltas as u16),
-            l4_delta: ChecksumDelta((deltas >> 16) as u16),
-            outer_port: (control.0 >> 16) as u16,
-            l2: L2Index(end.l2.load(Relaxed)),
-            flags: control.flags(),
-        }
+    pub fn ports(&self) -> [[u8; 2]; 2] {
+        zerocopy::transmute!(self.ports.load(Relaxed))
     }
 
     fn write<A>(&self, rewrite: &Rewrite<A>, timeout_ms: u64, now: u32) {
@@ -121,6 +114,21 @@ pub(super) struct End {
 }
 
 impl End {
+    #[inline(always)]
+    pub fn l2(&self) -> L2Index {
+        L2Index(self.l2.load(Relaxed))
+    }
+
+    #[inline(always)]
+    pub fn l3_delta(&self) -> ChecksumDelta {
+        ChecksumDelta(self.deltas.load(Relaxed) as u16)
+    }
+
+    #[inline(always)]
+    pub fn l4_delta(&self) -> ChecksumDelta {
+        ChecksumDelta((self.deltas.load(Relaxed) >> 16) as u16)
+    }
+
     fn write<A>(&self, rewrite: &Rewrite<A>, origin: u64) {
         self.origin.store(origin, Relaxed);
         self.l2.store(rewrite.l2.0, Relaxed);
@@ -141,9 +149,30 @@ pub(super) trait Entry: super::memory::Zeroable + 'static {
     fn hot(&self) -> &Hot;
     fn matches(&self, key: &Self::Key) -> bool;
     fn key(&self) -> Self::Key;
-    fn rewrite(&self) -> Rewrite<Self::Address>;
-    fn l2(&self) -> L2Index;
+    fn end(&self) -> &End;
+    /// New addresses, source first.
+    fn addresses(&self) -> [Self::Address; 2];
     fn origin(&self) -> u64;
+
+    /// All together.
+    #[inline(always)]
+    fn rewrite(&self) -> Rewrite<Self::Address> {
+        let (hot, end) = (self.hot(), self.end());
+        let control = hot.control();
+        let ([source, destination], [source_port, destination_port]) = (self.addresses(), hot.ports());
+        Rewrite {
+            source,
+            destination,
+            source_port,
+            destination_port,
+            l3_delta: end.l3_delta(),
+            l4_delta: end.l4_delta(),
+            outer_port: control.outer_port(),
+            l2: end.l2(),
+            flags: control.flags(),
+        }
+    }
+
     fn write(&self, half: &Half<Self::Key, Self::Address>, origin: u64, timeout_ms: u64, now: u32);
     fn hash(hasher: &super::hash::Hasher, key: &Self::Key) -> u64;
     fn protocol(key: &Self::Key) -> u8;
@@ -197,14 +226,13 @@ impl Entry for EntryV4 {
     }
 
     #[inline(always)]
-    fn rewrite(&self) -> Rewrite<[u8; 4]> {
-        let addresses = zerocopy::transmute!(self.addresses.load(Relaxed));
-        self.hot.rewrite(addresses, &self.end)
+    fn end(&self) -> &End {
+        &self.end
     }
 
     #[inline(always)]
-    fn l2(&self) -> L2Index {
-        L2Index(self.end.l2.load(Relaxed))
+    fn addresses(&self) -> [[u8; 4]; 2] {
+        zerocopy::transmute!(self.addresses.load(Relaxed))
     }
 
     fn origin(&self) -> u64 {
@@ -254,14 +282,13 @@ impl Entry for EntryV6 {
     }
 
     #[inline(always)]
-    fn rewrite(&self) -> Rewrite<[u8; 16]> {
-        let addresses = zerocopy::transmute!(load_u64(&self.addresses));
-        self.hot.rewrite(addresses, &self.end)
+    fn end(&self) -> &End {
+        &self.end
     }
 
     #[inline(always)]
-    fn l2(&self) -> L2Index {
-        L2Index(self.end.l2.load(Relaxed))
+    fn addresses(&self) -> [[u8; 16]; 2] {
+        zerocopy::transmute!(load_u64(&self.addresses))
     }
 
     fn origin(&self) -> u64 {

@@ -38,7 +38,7 @@ mod query;
 #[cfg(all(test, not(feature = "shuttle")))]
 mod tests;
 
-pub use reader::{Asked, Burst, FlowV4, FlowV6, Reader, Unsettled};
+pub use reader::{Asked, Burst, FlowV4, FlowV6, Reader, Take, Unsettled};
 
 use crate::plan::MAX_TIMEOUT;
 use crate::session::{SessionId, SessionInfo, SessionSpec};

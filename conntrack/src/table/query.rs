@@ -114,7 +114,7 @@ impl SessionTable {
             out_packets,
             out_bytes: reverse.hot().bytes.load(Relaxed),
         };
-        let flows = [forward, reverse].map(|entry| Direction::new(entry, self.l2.get(entry.l2())));
+        let flows = [forward, reverse].map(|entry| Direction::new(entry, self.l2.get(entry.end().l2())));
         Some((E::protocol(&forward.key()), flows, counters))
     }
 

@@ -6,9 +6,9 @@ use super::index::Place;
 use super::memory::prefetch_at;
 use super::record::{CARRIED, COLLECTOR_V4, NIL, Record};
 use super::{BURST, Family, SessionTable};
-use crate::rewrite::{L2Index, L2Rewrite, RewriteFlags};
+use crate::rewrite::{L2Index, L2Rewrite, Rewrite, RewriteFlags, Values};
 use crate::sync::Ordering::Relaxed;
-use crate::{FlowKeyV4, FlowKeyV6, RewriteV4, RewriteV6, SessionId, TcpFlags, Timestamp, plan::protocol};
+use crate::{ChecksumDelta, FlowKeyV4, FlowKeyV6, SessionId, TcpFlags, Timestamp, plan::protocol};
 use arrayvec::ArrayVec;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -96,13 +96,13 @@ impl Burst<'_> {
     }
 
     /// Gives the flow of each that was `asked` and sought to `take`, with its item's number. Flows of ended or expired
-    /// sessions are not found. What was not sought is found too, but waits for memory, one after the other.
+    /// sessions are missing. What was not sought is found too, but waits for memory, one after the other.
     #[inline(always)]
     pub fn take_v4<'b>(
         &'b self,
         asked: &[Asked<FlowKeyV4>],
         now: Timestamp,
-        take: impl FnMut(u8, Option<FlowV4<'b>>),
+        take: &mut impl Take<FlowV4<'b>>,
     ) {
         take_all::<EntryV4, _>(&self.reader.table, asked, now, take);
     }
@@ -113,7 +113,7 @@ impl Burst<'_> {
         &'b self,
         asked: &[Asked<FlowKeyV6>],
         now: Timestamp,
-        take: impl FnMut(u8, Option<FlowV6<'b>>),
+        take: &mut impl Take<FlowV6<'b>>,
     ) {
         take_all::<EntryV6, _>(&self.reader.table, asked, now, take);
     }
@@ -133,6 +133,14 @@ impl Burst<'_> {
     pub fn l2(&self, index: L2Index) -> L2Rewrite {
         self.reader.table.l2.get(index)
     }
+}
+
+/// What becomes of items whose flows were looked up: see [`Burst::take_v4`].
+pub trait Take<F> {
+    /// Item `number` is of this flow.
+    fn found(&mut self, number: u8, flow: F);
+    /// Item `number` is of no session's flow.
+    fn missing(&mut self, number: u8);
 }
 
 /// A key that is being looked up.
@@ -166,13 +174,30 @@ fn all<'b, E: Entry, F: From<Flow<'b, E>>>(
             (0..).zip(keys).map(|(number, key)| ask::<E>(table, *key, number)).collect();
         let unsettled = seek::<E>(table, &mut asked);
         settle::<E>(table, &mut asked, unsettled);
-        take_all(table, &asked, now, |number, found| {
-            if let Some(flow) = flows.get_mut(usize::from(number)) {
-                *flow = found;
-            }
-        });
+        take_all(table, &asked, now, &mut Flows(flows));
     }
     flows.iter_mut().skip(keys.len()).for_each(|flow| *flow = None);
+}
+
+/// By the numbers of their items.
+struct Flows<'f, F>(&'f mut [Option<F>]);
+
+impl<F> Flows<'_, F> {
+    fn put(&mut self, number: u8, flow: Option<F>) {
+        if let Some(to) = self.0.get_mut(usize::from(number)) {
+            *to = flow;
+        }
+    }
+}
+
+impl<F> Take<F> for Flows<'_, F> {
+    fn found(&mut self, number: u8, flow: F) {
+        self.put(number, Some(flow));
+    }
+
+    fn missing(&mut self, number: u8) {
+        self.put(number, None);
+    }
 }
 
 #[inline(always)]
@@ -180,14 +205,13 @@ fn take_all<'b, E: Entry, F: From<Flow<'b, E>>>(
     table: &'b SessionTable,
     asked: &[Asked<E::Key>],
     now: Timestamp,
-    mut take: impl FnMut(u8, Option<F>),
+    take: &mut impl Take<F>,
 ) {
     let entries: &[E] = &E::family(table).entries;
     for Asked { key, guess, number, .. } in asked {
-        // Two calls: `take` is compiled for each, and so asks nothing of what is known here.
         match table.resolve(entries, key, *guess, now) {
-            Some(flow) => take(*number, Some(flow.into())),
-            None => take(*number, None),
+            Some(flow) => take.found(*number, flow.into()),
+            None => take.missing(*number),
         }
     }
 }
@@ -441,7 +465,7 @@ impl SessionTable {
 }
 
 macro_rules! flow {
-    ($flow:ident, $entry:ty, $rewrite:ty) => {
+    ($flow:ident, $entry:ty, $address:ty) => {
         /// A flow found in a burst. Copies stand for the same flow.
         #[derive(Clone, Copy)]
         pub struct $flow<'b>(Flow<'b, $entry>);
@@ -462,14 +486,26 @@ macro_rules! flow {
 
             /// The flow's rewrite, copied.
             #[inline(always)]
-            pub fn rewrite(&self) -> $rewrite {
+            pub fn rewrite(&self) -> Rewrite<$address> {
                 self.0.entry.rewrite()
+            }
+
+            /// The outer source port, as in the rewrite.
+            #[inline(always)]
+            pub fn outer_port(&self) -> u16 {
+                self.0.entry.hot().control().outer_port()
+            }
+
+            /// Where out LIF and MACs are, as in the rewrite.
+            #[inline(always)]
+            pub fn l2_index(&self) -> L2Index {
+                self.0.entry.end().l2()
             }
 
             /// Out LIF and MACs: what the rewrite's [`L2Index`] stands for.
             #[inline]
             pub fn l2(&self) -> L2Rewrite {
-                self.0.table.l2.get(self.0.entry.l2())
+                self.0.table.l2.get(self.l2_index())
             }
 
             /// Whether the session ended since it was looked up (e.g. by a RST earlier in the same burst).
@@ -508,8 +544,30 @@ macro_rules! flow {
                 self.0.collector()
             }
         }
+
+        impl Values<$address> for $flow<'_> {
+            #[inline(always)]
+            fn addresses(&self) -> [$address; 2] {
+                self.0.entry.addresses()
+            }
+
+            #[inline(always)]
+            fn ports(&self) -> [[u8; 2]; 2] {
+                self.0.entry.hot().ports()
+            }
+
+            #[inline(always)]
+            fn l3_delta(&self) -> ChecksumDelta {
+                self.0.entry.end().l3_delta()
+            }
+
+            #[inline(always)]
+            fn l4_delta(&self) -> ChecksumDelta {
+                self.0.entry.end().l4_delta()
+            }
+        }
     };
 }
 
-flow!(FlowV4, EntryV4, RewriteV4);
-flow!(FlowV6, EntryV6, RewriteV6);
+flow!(FlowV4, EntryV4, [u8; 4]);
+flow!(FlowV6, EntryV6, [u8; 16]);

@@ -324,7 +324,7 @@ impl SessionTable {
     fn release_flows_l2<E: Entry>(&self, writer: &mut Writer, family: &Family<E>, slot: u32) {
         let Some((first, second)) = family.pair(slot) else { return };
         for entry in [first, second] {
-            self.l2.release(&mut writer.l2, &mut writer.search, &self.hasher, entry.l2());
+            self.l2.release(&mut writer.l2, &mut writer.search, &self.hasher, entry.end().l2());
         }
     }
 
