@@ -46,7 +46,7 @@ e2e: release
 
 bench: ## Benchmarks, to target/bench/report.json (under 15 minutes)
 	@scripts/setup.sh bench $(BENCH_FLAGS)
-	$(CARGO) build --locked --release -p benches -p gateway
+	$(CARGO) build --locked --release -p benches -p gateway --bin benches --bin gateway
 	$(SUDO) $(TARGET)/release/benches $(BENCH_FLAGS) --output target/bench/report.json
 	$(SUDO) $(TARGET)/release/benches report target/bench/report.json --into target/bench
 

@@ -109,9 +109,12 @@ fn main() -> Result<()> {
         println!("cores 0 and 1: {ns:.0} ns for a line's round trip");
     }
     let mut stand = Stand { eal, pool, hugepages, runs: options.runs.max(1), full: options.full, report };
-    if options.wants("hotpath") {
-        hotpath::bench(&mut stand).context("hotpath")?;
-    }
+    let hotpath = |stand: &mut Stand, long| match options.wants("hotpath") {
+        true => hotpath::bench(stand, long).context("hotpath"),
+        false => Ok(()),
+    };
+    let full = options.full;
+    hotpath(&mut stand, full)?;
     if options.wants("instructions") {
         instructions::bench(&mut stand.report, options.budget.as_deref()).context("instructions")?;
     }
@@ -124,6 +127,7 @@ fn main() -> Result<()> {
     if options.wants("latency") && two_cores {
         latency::bench(&mut stand).context("latency")?;
     }
+    hotpath(&mut stand, false)?;
     if options.wants("bad") {
         bad::bench(&mut stand).context("bad input")?;
     }
@@ -133,12 +137,14 @@ fn main() -> Result<()> {
     if options.wants("peers") && two_cores {
         peers::bench(&mut stand).context("peers")?;
     }
+    hotpath(&mut stand, false)?;
     if options.wants("workers") && two_cores {
         workers::bench(&mut stand).context("workers")?;
     }
     if options.wants("table") {
         table::bench(&mut stand).context("table")?;
     }
+    hotpath(&mut stand, false)?;
     if options.wants("replay") {
         replay::bench(&mut stand.report, stand.runs).context("replay")?;
     }
@@ -148,6 +154,7 @@ fn main() -> Result<()> {
     if options.wants("agent") {
         agent::bench(&mut stand.report, stand.runs).context("agent")?;
     }
+    hotpath(&mut stand, full)?;
     stand.report.write(&options.output)
 }
 

@@ -53,23 +53,26 @@ impl Report {
         Self { machine, results: Vec::new(), begun: Some(Instant::now()) }
     }
 
-    /// Adds a figure and prints it.
+    /// Adds a figure and prints it; one that is measured again, at another time, gets more runs.
     pub fn add(
         &mut self,
         name: impl Into<String>,
         unit: &str,
-        runs: Vec<f64>,
+        mut runs: Vec<f64>,
         conditions: impl Into<String>,
     ) {
-        let figure = Figure {
-            name: name.into(),
-            value: median(&runs),
-            unit: unit.to_owned(),
-            runs,
-            conditions: conditions.into(),
-        };
+        let name = name.into();
+        let position = self.results.iter().position(|figure| figure.name == name);
+        if let Some(figure) = position.and_then(|position| self.results.get(position)) {
+            runs = [figure.runs.as_slice(), &runs].concat();
+        }
+        let figure =
+            Figure { value: median(&runs), name, unit: unit.to_owned(), runs, conditions: conditions.into() };
         println!("{:<44} {:>12.3} {:<24} {}", figure.name, figure.value, figure.unit, figure.conditions);
-        self.results.push(figure);
+        match position.and_then(|position| self.results.get_mut(position)) {
+            Some(before) => *before = figure,
+            None => self.results.push(figure),
+        }
     }
 
     /// The figure of that name.
@@ -141,6 +144,15 @@ mod tests {
         let read = Report::read(&path).unwrap();
         assert_eq!(read.machine, report.machine);
         assert_eq!(format!("{:?}", read.results), format!("{:?}", report.results));
+    }
+
+    #[test]
+    fn what_is_measured_again_has_all_runs_in_its_place() {
+        let mut report = sample(&[("a", "s", &[1.0, 9.0]), ("b", "s", &[5.0])]);
+        report.add("a", "s", vec![2.0], "in a test");
+        let figures: Vec<_> =
+            report.results.iter().map(|f| (f.name.as_str(), f.value, f.runs.len())).collect();
+        assert_eq!(figures, [("a", 2.0, 3), ("b", 5.0, 1)]);
     }
 
     #[test]
