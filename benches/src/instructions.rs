@@ -1,7 +1,7 @@
 //! Instructions per packet by stage, counted by callgrind: the same on every run and whatever else the machine does, so that
 //! they can be a gate. Not a measure of time: a miss costs no instruction.
 
-use crate::hotpath::{self, Bed, Frames};
+use crate::hotpath::{self, Bed, Flow, Frames};
 use crate::report::Report;
 use anyhow::{Context, Result, bail, ensure};
 use dpdk::{Eal, EalOptions, Mempool, PoolOptions};
@@ -11,43 +11,51 @@ use std::process::{Command, Stdio};
 
 /// The argument that makes this process the one that is counted.
 pub const CHILD: &str = "instructions-child";
+/// What follows the number of packets: which flow they are of.
+const FORWARD: &str = "forward";
+const REVERSE: &str = "reverse";
 const SESSIONS: u32 = 1_000;
 /// Packets of the two counted runs; what they differ by is free of start-up.
 const PACKETS: [u64; 2] = [3_200, 16_000];
 /// How far above the budget a count may be: compilers differ a little.
 const TOLERANCE: f64 = 1.03;
-/// What is counted, under the name of the report, and whose instructions they are.
-const FUNCTIONS: [(&str, &str); 7] = [
-    ("ingress", "pipeline::ingress::run"),
-    ("classify", "pipeline::classify::run"),
-    ("seek", "reader::seek_some"),
-    ("lookup", "pipeline::lookup::run"),
-    ("encap", "pipeline::encap::put_known"),
-    ("egress", "pipeline::egress::run"),
-    ("all", "hotpath::counted"),
+/// What is counted, under the name of the report, of which flow, and whose instructions they are.
+const FUNCTIONS: [(&str, &str, &str); 9] = [
+    ("ingress", FORWARD, "pipeline::ingress::run"),
+    ("classify", FORWARD, "pipeline::classify::run"),
+    ("seek", FORWARD, "reader::seek_some"),
+    ("lookup", FORWARD, "pipeline::lookup::run"),
+    ("encap", FORWARD, "pipeline::encap::put_known"),
+    ("egress", FORWARD, "pipeline::egress::run"),
+    ("all", FORWARD, "hotpath::counted"),
+    ("reverse_decap", REVERSE, "pipeline::decap::run"),
+    ("reverse_all", REVERSE, "hotpath::counted"),
 ];
 
-/// In the child: takes `packets` packets through a worker.
-pub fn child(packets: u64) -> Result<()> {
+/// In the child: takes `packets` packets of the flow named through a worker.
+pub fn child(packets: u64, flow: &str) -> Result<()> {
     let eal = Eal::init(&EalOptions { hugepages: false, memory_mib: 64, ..EalOptions::default() })?;
     let pool = Mempool::new(
         &eal,
         &PoolOptions { name: "counted", count: 1_023, cache: 64, ..PoolOptions::default() },
     )?;
     let mut bed = Bed::new(&eal, SESSIONS, false, &pool)?;
-    hotpath::counted_run(&pool, &mut bed, &mut Frames::new(SESSIONS), packets)
+    let flow = if flow == REVERSE { Flow::Reverse } else { Flow::Forward };
+    hotpath::counted_run(&pool, &mut bed, &mut Frames::of_flow(flow, 0..SESSIONS), packets)
 }
 
 /// Counts, adds the figures, and holds them against `budget` if there is one: a file of `stage = instructions`.
 pub fn bench(report: &mut Report, budget: Option<&Path>) -> Result<()> {
     let [fewer, more] = PACKETS;
-    let (before, after) = (count(fewer)?, count(more)?);
+    let counts = |flow| anyhow::Ok((flow, (count(fewer, flow)?, count(more, flow)?)));
+    let flows = BTreeMap::from([counts(FORWARD)?, counts(REVERSE)?]);
     let mut figures = BTreeMap::new();
-    for (stage, function) in FUNCTIONS {
+    for (stage, flow, function) in FUNCTIONS {
+        let (before, after) = flows.get(flow).context("it was counted")?;
         let total = |counts: &BTreeMap<String, u64>| -> u64 {
             counts.iter().filter(|(name, _)| name.contains(function)).map(|(_, cost)| cost).sum()
         };
-        let difference = total(&after).checked_sub(total(&before)).filter(|cost| *cost > 0);
+        let difference = total(after).checked_sub(total(before)).filter(|cost| *cost > 0);
         let difference =
             difference.with_context(|| format!("no instructions of {function}: was it renamed?"))?;
         #[expect(clippy::cast_precision_loss, reason = "a ratio")]
@@ -57,7 +65,10 @@ pub fn bench(report: &mut Report, budget: Option<&Path>) -> Result<()> {
             format!("instructions.{stage}"),
             "instructions",
             vec![figure],
-            "per packet, VLAN to VXLAN, 64 B, bursts of 32, callgrind",
+            match flow {
+                REVERSE => "per packet, VXLAN to VLAN, 64 B, bursts of 32, callgrind",
+                _ => "per packet, VLAN to VXLAN, 64 B, bursts of 32, callgrind",
+            },
         );
     }
     match budget {
@@ -82,15 +93,15 @@ fn check(figures: &BTreeMap<&str, f64>, budget: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Instructions by function, what it calls included, of a child that takes `packets`.
-fn count(packets: u64) -> Result<BTreeMap<String, u64>> {
+/// Instructions by function, what it calls included, of a child that takes `packets` of that flow.
+fn count(packets: u64, flow: &str) -> Result<BTreeMap<String, u64>> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("callgrind.out");
     let status = Command::new("valgrind")
         .args(["--tool=callgrind", "--compress-strings=no", "--compress-pos=no"])
         .arg(format!("--callgrind-out-file={}", out.display()))
         .arg(std::env::current_exe()?)
-        .args([CHILD, &packets.to_string()])
+        .args([CHILD, &packets.to_string(), flow])
         .env("XDG_RUNTIME_DIR", folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -74,7 +74,8 @@ fn main() -> Result<()> {
     match arguments.next().as_deref() {
         Some(replay::CHILD) => return replay::child(arguments.next().context("runs")?.parse()?),
         Some(instructions::CHILD) => {
-            return instructions::child(arguments.next().context("packets")?.parse()?);
+            let packets = arguments.next().context("packets")?.parse()?;
+            return instructions::child(packets, &arguments.next().context("flow")?);
         }
         Some(rpc::CHILD) => return rpc::child(arguments),
         Some(table::CHILD) => return table::child(arguments),

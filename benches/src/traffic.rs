@@ -1,7 +1,7 @@
 //! Frames and sessions to measure with: tenants on VLAN 100 talk UDP to servers behind VXLAN 2000, masqueraded.
 
 use conntrack::{Action, L2, LifIndex, MacPair, SessionId, SessionSpec, Tuple};
-use etherparse::PacketBuilder;
+use etherparse::{PacketBuilder, PacketBuilderStep, UdpHeader};
 use pipeline::config::{Port, StaticNeighbor, Trap, Underlay};
 use pipeline::{Config, Encapsulation, Lif, PortIndex, TrapLimits};
 use std::net::{IpAddr, Ipv4Addr};
@@ -91,29 +91,44 @@ pub fn frame(n: u32) -> Vec<u8> {
 
 /// A frame of the session with this IPv4 tuple.
 pub fn frame_of(tuple: &Tuple) -> Vec<u8> {
-    let octets = |ip| if let IpAddr::V4(ip) = ip { ip.octets() } else { [0; 4] };
     let builder = PacketBuilder::ethernet2(TENANT, ROUTER_IN)
         .single_vlan(100.try_into().unwrap_or_default())
         .ipv4(octets(tuple.source), octets(tuple.destination), 64)
         .udp(tuple.source_port, tuple.destination_port);
-    let payload = [0x5a; 18];
-    let mut frame = Vec::with_capacity(builder.size(payload.len()));
-    builder.write(&mut frame, &payload).unwrap_or_else(|error| unreachable!("writing to memory: {error}"));
-    frame
+    written(builder, &[0x5a; 18])
+}
+
+/// The answer to a frame of session `n`, as it arrives on the uplink: in VXLAN, 64 bytes on VLAN 100 when it leaves.
+pub fn answer(n: u32) -> Vec<u8> {
+    let Tuple { source, destination, source_port, destination_port } = session(n).translated;
+    let builder = PacketBuilder::ethernet2(SERVER, ROUTER_OUT)
+        .ipv4(octets(destination), octets(source), 64)
+        .udp(destination_port, source_port);
+    tunnelled(&written(builder, &[0x5a; 18]), u16::try_from(50_000 + n % 10_000).unwrap_or(u16::MAX))
 }
 
 /// A frame of the server's as it arrives on the uplink, in VXLAN: the gateway learns from it where the server is.
 pub fn hello() -> Vec<u8> {
-    let inner = [&[0xff; 6], &SERVER[..], &[0x88, 0xb5], &[0; 46]].concat();
-    let vxlan = [&[0x08, 0, 0, 0, 0, 0x07, 0xd0, 0], &inner[..]].concat();
-    let IpAddr::V4(remote) = REMOTE_VTEP else { return Vec::new() };
-    let IpAddr::V4(local) = LOCAL_VTEP else { return Vec::new() };
+    tunnelled(&[&[0xff; 6], &SERVER[..], &[0x88, 0xb5], &[0; 46]].concat(), 50_000)
+}
+
+/// As the server's VTEP sends it.
+fn tunnelled(frame: &[u8], source_port: u16) -> Vec<u8> {
+    let vxlan = [&[0x08, 0, 0, 0, 0, 0x07, 0xd0, 0], frame].concat();
     let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 2, 9], [2, 0, 0, 0, 0, 1])
         .single_vlan(2.try_into().unwrap_or_default())
-        .ipv4(remote.octets(), local.octets(), 64)
-        .udp(50_000, 4789);
-    let mut frame = Vec::with_capacity(builder.size(vxlan.len()));
-    builder.write(&mut frame, &vxlan).unwrap_or_else(|error| unreachable!("writing to memory: {error}"));
+        .ipv4(octets(REMOTE_VTEP), octets(LOCAL_VTEP), 64)
+        .udp(source_port, 4789);
+    written(builder, &vxlan)
+}
+
+fn octets(ip: IpAddr) -> [u8; 4] {
+    if let IpAddr::V4(ip) = ip { ip.octets() } else { [0; 4] }
+}
+
+fn written(builder: PacketBuilderStep<UdpHeader>, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(builder.size(payload.len()));
+    builder.write(&mut frame, payload).unwrap_or_else(|error| unreachable!("writing to memory: {error}"));
     frame
 }
 
@@ -126,5 +141,6 @@ mod tests {
     #[test]
     fn frames_are_64_bytes_on_the_wire_with_a_tag() {
         assert_eq!(super::frame(7).len(), 64);
+        assert_eq!(super::answer(7).len(), 64 - 4 + 54);
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::PortIndex;
 use crate::batch::Way;
+use crate::cache::{Cache, spread};
 use crate::packet::Packet;
 use crate::tunnel::{Inner, Outer, Shape};
 use crate::wire::ethernet::{TAG_LEN, ethertype};
@@ -51,53 +52,6 @@ impl Adjacencies {
     pub fn put_way(&mut self, way: Way, validity: u64, headers: Headers) {
         if way != Way::default() {
             self.ways.put(way.number() as usize, way.number().into(), validity, headers);
-        }
-    }
-}
-
-fn spread(key: u64) -> usize {
-    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
-}
-
-/// A direct-mapped cache of `N` (a power of two) items.
-#[derive(Debug)]
-struct Cache<T, const N: usize> {
-    slots: Box<[Slot<T>; N]>,
-}
-
-#[derive(Debug)]
-#[repr(align(128))]
-struct Slot<T> {
-    key: u64,
-    validity: u64,
-    item: T,
-}
-
-const _: () = assert!(size_of::<Slot<Headers>>() == 128 && size_of::<Slot<Outer>>() == 128);
-
-/// No item's key.
-const NONE: u64 = u64::MAX;
-
-impl<T: Default, const N: usize> Cache<T, N> {
-    #[expect(clippy::unreachable, reason = "as many are collected as the array has")]
-    fn new() -> Self {
-        let empty = |_| Slot { key: NONE, validity: 0, item: T::default() };
-        // Collected, as an array of this size may be too much for a stack.
-        let Ok(slots) = (0..N).map(empty).collect::<Box<[_]>>().try_into() else {
-            unreachable!("{N} slots");
-        };
-        Self { slots }
-    }
-
-    #[inline(always)]
-    fn get(&self, position: usize, key: u64, validity: u64) -> Option<&T> {
-        let slot = self.slots.get(position % N)?;
-        (slot.key == key && slot.validity == validity).then_some(&slot.item)
-    }
-
-    fn put(&mut self, position: usize, key: u64, validity: u64, item: T) {
-        if let Some(slot) = self.slots.get_mut(position % N) {
-            *slot = Slot { key, validity, item };
         }
     }
 }

@@ -213,6 +213,12 @@ impl Meta {
         Self { next: Next::Classify, in_lif, frame_len, ..Self::default() }
     }
 
+    /// Of a packet on the underlay, `l2` bytes before its network header.
+    #[inline(always)]
+    pub fn of_underlay(l2: u8) -> Self {
+        Self { next: Next::Underlay, l2, ..Self::default() }
+    }
+
     /// Marks it dropped.
     #[inline]
     pub fn drop(&mut self, reason: DropReason) {

@@ -9,6 +9,7 @@ use crate::counters::Other;
 use crate::ecn;
 use crate::neighbors::{Address, Link};
 use crate::packet::Packet;
+use crate::senders::{Sender, Senders};
 use crate::tunnel::{Received, Tunnel};
 use crate::wire::ethernet::{self, TAG_LEN, is_group};
 use crate::wire::{Ethernet, view};
@@ -20,16 +21,46 @@ const MACS: usize = 12;
 
 /// Takes the packets marked underlay.
 #[inline(never)]
-pub fn run<P: Packet>(cx: &Context<'_>, packets: &mut [P], metas: &mut [Meta]) {
+pub fn run<P: Packet>(cx: &Context<'_>, senders: &mut Senders, packets: &mut [P], metas: &mut [Meta]) {
     let Some(tunnel) = &cx.shared.underlay else { return };
+    let lifs = cx.counters.lifs();
+    let mut validity = cx.validity();
     for (packet, meta) in packets.iter_mut().zip(metas) {
-        if meta.next != Next::Underlay {
-            continue;
+        if meta.next == Next::Underlay {
+            one(cx, tunnel, senders, &mut validity, packet, meta);
+            if meta.next == Next::Classify {
+                lifs.rx(meta.in_lif, meta.frame_len);
+            }
         }
+    }
+}
+
+/// Takes one of them: of a sender that was heard of it is only looked at what must be.
+#[inline(always)]
+fn one<P: Packet>(
+    cx: &Context<'_>,
+    tunnel: &Tunnel,
+    senders: &mut Senders,
+    validity: &mut u64,
+    packet: &mut P,
+    meta: &mut Meta,
+) {
+    let head = packet.head();
+    let arrival = tunnel.arrival(head, packet.total_len(), usize::from(meta.l2));
+    let Some((arrival, sender)) = arrival.and_then(|arrival| Some((arrival, Sender::of(head, &arrival)?)))
+    else {
         open(cx, tunnel, packet, meta);
-        if meta.next == Next::Classify {
-            cx.counters.lifs().rx(meta.in_lif, meta.frame_len);
+        return;
+    };
+    if let Some(lif) = senders.lif(&sender, *validity) {
+        match strip(packet, arrival.headers, arrival.end, arrival.ecn) {
+            Ok(()) => arrived(packet, meta, lif),
+            Err(reason) => meta.drop(reason),
         }
+    } else if let Some(lif) = open(cx, tunnel, packet, meta) {
+        // Learning may have changed it.
+        *validity = cx.validity();
+        senders.put(&sender, *validity, lif);
     }
 }
 
@@ -39,25 +70,31 @@ pub(crate) fn pop_tag(packet: &mut impl Packet) -> bool {
     packet.cut::<MACS, TAG_LEN>()
 }
 
-#[inline]
-fn open(cx: &Context<'_>, tunnel: &Tunnel, packet: &mut impl Packet, meta: &mut Meta) {
+/// Takes one of them, whatever it is; its LIF, if all was learned that there is to be learned from it.
+#[inline(never)]
+fn open(cx: &Context<'_>, tunnel: &Tunnel, packet: &mut impl Packet, meta: &mut Meta) -> Option<LifIndex> {
     match tunnel.receive(packet.head(), packet.total_len(), usize::from(meta.l2)) {
         Received::Local => meta.next = Next::Local,
         Received::Drop(reason) => meta.drop(reason),
         Received::Frame { vni, source, mac, ecn, headers, end } => {
-            let Some(lif) = cx.shared.lifs.by_vni(vni) else { return meta.drop(DropReason::UnknownLif) };
+            let Some(lif) = cx.shared.lifs.by_vni(vni) else {
+                meta.drop(DropReason::UnknownLif);
+                return None;
+            };
             if let Err(reason) = strip(packet, headers, end, ecn) {
-                return meta.drop(reason);
+                meta.drop(reason);
+                return None;
             }
-            learn(cx, lif, packet.head(), source, mac);
-            meta.in_lif = lif;
-            arrived(packet, meta);
+            let learned = learn(cx, lif, packet.head(), source, mac);
+            arrived(packet, meta, lif);
+            return learned.then_some(lif);
         }
     }
+    None
 }
 
 /// Cuts the frame out of its tunnel packet.
-#[inline]
+#[inline(always)]
 pub(crate) fn strip(
     packet: &mut impl Packet,
     headers: usize,
@@ -67,24 +104,29 @@ pub(crate) fn strip(
     if packet.total_len() > end && !packet.truncate(end) || !packet.trim_front(headers) {
         return Err(DropReason::Malformed);
     }
-    let frame = packet.head_mut();
-    if frame.len() < ethernet::LEN {
+    if packet.head().len() < ethernet::LEN {
         return Err(DropReason::Malformed);
     }
-    if ecn::decapsulate(frame, outer_ecn) { Ok(()) } else { Err(DropReason::EcnCongestion) }
+    if outer_ecn == ecn::NOT_ECT || ecn::decapsulate(packet.head_mut(), outer_ecn) {
+        Ok(())
+    } else {
+        Err(DropReason::EcnCongestion)
+    }
 }
 
 #[inline(always)]
-fn arrived(packet: &impl Packet, meta: &mut Meta) {
+fn arrived(packet: &impl Packet, meta: &mut Meta, lif: LifIndex) {
+    meta.in_lif = lif;
     meta.frame_len = packet.total_len() as u32;
     meta.next = Next::Classify;
 }
 
+/// Learns who is where; false if there was no room for it.
 #[inline]
-fn learn(cx: &Context<'_>, lif: LifIndex, frame: &[u8], source: Address, outer_mac: [u8; 6]) {
-    let Some(inner) = view::<Ethernet>(frame).map(|ethernet| ethernet.source) else { return };
+fn learn(cx: &Context<'_>, lif: LifIndex, frame: &[u8], source: Address, outer_mac: [u8; 6]) -> bool {
+    let Some(inner) = view::<Ethernet>(frame).map(|ethernet| ethernet.source) else { return true };
     if is_group(&inner) {
-        return;
+        return true;
     }
     let neighbors = &cx.shared.neighbors;
     let known = cx.shared.fdb.lookup(lif, inner, cx.second);
@@ -92,11 +134,16 @@ fn learn(cx: &Context<'_>, lif: LifIndex, frame: &[u8], source: Address, outer_m
         Some(vtep) => vtep,
         None => match neighbors.find_or_claim(Link::Underlay, source, cx.now_ms) {
             Some(vtep) => vtep,
-            None => return cx.counters.other(Other::NeighborFull, 1),
+            None => {
+                cx.counters.other(Other::NeighborFull, 1);
+                return false;
+            }
         },
     };
     neighbors.heard(vtep, outer_mac, cx.now_ms);
-    if !cx.shared.fdb.learn(lif, inner, vtep, cx.second) {
+    let learned = cx.shared.fdb.learn(lif, inner, vtep, cx.second);
+    if !learned {
         cx.counters.other(Other::FdbFull, 1);
     }
+    learned
 }

@@ -5,7 +5,8 @@ use crate::wire::{Ethernet, Ipv4, Ipv6, view, view_mut};
 use conntrack::checksum::ChecksumDelta;
 use zerocopy::byteorder::network_endian::U16;
 
-const NOT_ECT: u8 = 0;
+/// Nothing to be said: the inner packet's bits stay.
+pub const NOT_ECT: u8 = 0;
 const ECT_1: u8 = 1;
 const ECT_0: u8 = 2;
 const CE: u8 = 3;

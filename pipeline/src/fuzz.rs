@@ -12,7 +12,7 @@ use crate::neighbors::{Address, Link};
 use crate::packet::{BURST, Packet};
 use crate::related;
 use crate::testing::Pool;
-use crate::tunnel::{Inner, Received, Remote, Tunnel, inner_tos, outer_port};
+use crate::tunnel::{Arrival, Inner, Received, Remote, Tunnel, inner_tos, outer_port};
 use crate::wire::ethernet;
 use bolero::check;
 use conntrack::table::Timeouts;
@@ -49,11 +49,25 @@ fn tunnel_receive() {
         let (tunnel, bytes) = outer(*ipv6, changes, rest);
         let head = &bytes[..bytes.len() - usize::from(*cut).min(bytes.len())];
         let total = head.len() + usize::from(*beyond);
-        if let Received::Frame { vni, headers, end, .. } = tunnel.receive(head, total, ethernet::LEN) {
+        let received = tunnel.receive(head, total, ethernet::LEN);
+        if let Received::Frame { vni, headers, end, .. } = received {
             assert!(vni < 1 << 24 && headers + ethernet::LEN <= end && end <= total);
+        }
+        if let Some(arrival) = tunnel.arrival(head, total, ethernet::LEN) {
+            assert_arrived(received, arrival);
         }
         let _ = tunnel.receive(rest, rest.len(), 18);
     });
+}
+
+/// What is read quickly is what is read carefully.
+fn assert_arrived(received: Received, arrival: Arrival) {
+    let Received::Frame { vni, source, ecn, headers, end, .. } = received else {
+        panic!("{arrival:?} instead of {received:?}")
+    };
+    let address = Address::from(IpAddr::from(arrival.source.to_le_bytes()));
+    assert_eq!((vni, source, ecn), (arrival.vni, address, arrival.ecn));
+    assert_eq!((headers, end), (arrival.headers, arrival.end));
 }
 
 #[test]
@@ -61,7 +75,12 @@ fn encapsulated_is_received() {
     check!().with_type::<(bool, Vec<u8>)>().for_each(|(ipv6, frame)| {
         let (tunnel, bytes) = outer(*ipv6, &[], frame);
         match tunnel.receive(&bytes, bytes.len(), ethernet::LEN) {
-            Received::Frame { vni: 77, headers, end, .. } => assert_eq!(&bytes[headers..end], &frame[..]),
+            received @ Received::Frame { vni: 77, headers, end, .. } => {
+                assert_eq!(&bytes[headers..end], &frame[..]);
+                let arrival = tunnel.arrival(&bytes, bytes.len(), ethernet::LEN);
+                assert_eq!(arrival.is_none(), *ipv6);
+                arrival.into_iter().for_each(|arrival| assert_arrived(received, arrival));
+            }
             other => assert!(frame.len() < ethernet::LEN, "{other:?}"),
         }
     });

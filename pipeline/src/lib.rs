@@ -18,7 +18,9 @@ mod routes;
 mod fdb;
 mod limits;
 mod tunnel;
+mod cache;
 mod adjacency;
+mod senders;
 mod ecn;
 
 pub mod worker;

@@ -4,7 +4,7 @@ use crate::PortIndex;
 use crate::config::{Config, Encapsulation};
 use crate::neighbors::NeighborIndex;
 use crate::wire::ethernet::{TAG_LEN, ethertype};
-use crate::wire::{Ethernet, VlanTag, view, view_at};
+use crate::wire::{Ethernet, VlanTag, view};
 use conntrack::LifIndex;
 use hashbrown::HashMap;
 use zerocopy::byteorder::network_endian::U16;
@@ -120,6 +120,10 @@ impl Lifs {
     }
 }
 
+/// Bytes before the network header of a frame without a tag.
+pub const UNTAGGED: u8 = crate::wire::ethernet::LEN as u8;
+/// Of a frame with one.
+pub const TAGGED: u8 = UNTAGGED + TAG_LEN as u8;
 /// Ids of VLANs, 0 and 4095 included.
 const VLANS: usize = 4096;
 static NOBODY: [Owner; VLANS] = [Owner::None; VLANS];
@@ -129,37 +133,26 @@ static NOBODY: [Owner; VLANS] = [Owner::None; VLANS];
 pub struct Tags<'l>(&'l [Owner; VLANS]);
 
 impl Tags<'_> {
-    /// The LIF of a frame with one tag that begins with `head`.
+    /// Who takes a frame with one tag that begins with `head`; None if it has none, or is too short to tell. What has a second
+    /// tag belongs to nobody.
     #[inline(always)]
-    pub fn tagged_lif(&self, head: &[u8]) -> Option<LifIndex> {
+    pub fn tagged(&self, head: &[u8]) -> Option<Owner> {
         let Tagged { ethertype, tag, .. } = view(head)?;
-        let inner = tag.ethertype;
-        if ethertype.get() != ethertype::VLAN
-            || inner.get() != ethertype::IPV4 && ethertype::is_tag(inner.get())
-        {
+        if ethertype.get() != ethertype::VLAN {
             return None;
         }
-        match self.of(tag.id()) {
-            Owner::Lif(lif) => Some(lif),
-            _ => None,
-        }
+        let inner = tag.ethertype.get();
+        let is_plain = inner == ethertype::IPV4 || !ethertype::is_tag(inner);
+        Some(if is_plain { self.of(tag.id()) } else { Owner::None })
     }
 
-    /// Who takes a frame that begins with `head`, and how many bytes come before its network header; None if it is too short
-    /// to tell. A priority tag (VLAN 0) counts as none; a second tag, and a service tag, belong to nobody.
+    /// Who takes any other frame, and how many bytes come before its network header; None if it is too short to tell. A service
+    /// tag belongs to nobody.
     #[inline]
-    pub fn owner(&self, head: &[u8]) -> Option<(Owner, u8)> {
-        let ethernet: &Ethernet = view(head)?;
-        const UNTAGGED: u8 = crate::wire::ethernet::LEN as u8;
-        const TAGGED: u8 = UNTAGGED + TAG_LEN as u8;
-        match ethernet.ethertype.get() {
-            ethertype::VLAN => {
-                let tag: &VlanTag = view_at(head, usize::from(UNTAGGED))?;
-                if ethertype::is_tag(tag.ethertype.get()) {
-                    return Some((Owner::None, TAGGED));
-                }
-                Some((self.of(tag.id()), TAGGED))
-            }
+    pub fn untagged(&self, head: &[u8]) -> Option<(Owner, u8)> {
+        match view::<Ethernet>(head)?.ethertype.get() {
+            // Cut short.
+            ethertype::VLAN => None,
             other if ethertype::is_tag(other) => Some((Owner::None, TAGGED)),
             _ => Some((self.of(0), UNTAGGED)),
         }

@@ -13,6 +13,7 @@ use conntrack::entropy::{outer_port_l2, outer_port_v4, outer_port_v6};
 use conntrack::{ChecksumDelta, Macs};
 use std::net::IpAddr;
 use zerocopy::IntoBytes;
+use zerocopy::byteorder::little_endian;
 use zerocopy::byteorder::network_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
@@ -39,6 +40,10 @@ pub struct Tunnel {
     /// The gateway's address.
     pub local_ip: IpAddr,
     local: Address,
+    /// The address as a little-endian word; what no word is for IPv6.
+    local_v4: u64,
+    /// The first bytes of what is sent to the gateway's MAC, as a little-endian word; two more follow.
+    start: u64,
     udp_port: u16,
     template: [u8; LONGEST],
     shape: Shape,
@@ -103,6 +108,37 @@ pub enum Received {
     Drop(DropReason),
 }
 
+/// A frame in a tunnel over IPv4, by what its outer headers say.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Of which network.
+    pub vni: u32,
+    /// From which VTEP: its address, as a little-endian word.
+    pub source: u32,
+    /// The outer ECN bits.
+    pub ecn: u8,
+    /// Bytes before the frame.
+    pub headers: usize,
+    /// Bytes up to the frame's end.
+    pub end: usize,
+}
+
+/// Outer headers over IPv4 without options, from the Ethernet type on, in the little-endian words they are read in.
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct OuterV4 {
+    ethertype: little_endian::U16,
+    first: little_endian::U32,
+    second: little_endian::U32,
+    third: little_endian::U32,
+    source: little_endian::U32,
+    destination: little_endian::U32,
+    ports: little_endian::U32,
+    len: U16,
+    _checksum: U16,
+    vxlan: Vxlan,
+}
+
 /// Where a tunnel packet goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Remote {
@@ -152,10 +188,48 @@ impl Tunnel {
             mac,
             local_ip,
             local: local_ip.into(),
+            local_v4: match local_ip {
+                IpAddr::V4(ip) => u32::from_le_bytes(ip.octets()).into(),
+                IpAddr::V6(_) => u64::MAX,
+            },
+            start: u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0]),
             udp_port,
             template,
             shape: Shape::new(is_v4, vlan),
         }
+    }
+
+    /// The frame in the packet, if it is as usual: over IPv4 without options, to this gateway's own MAC. None says nothing of it:
+    /// [`receive`](Self::receive) does.
+    #[inline(always)]
+    pub fn arrival(&self, head: &[u8], total_len: usize, l2: usize) -> Option<Arrival> {
+        let outer: &OuterV4 = view_at(head, l2.checked_sub(size_of::<U16>())?)?;
+        let (first, second, third) = (outer.first.get(), outer.second.get(), outer.third.get());
+        if !ipv4::is_plain(first, second) || outer.ethertype.get() != ethertype::IPV4.swap_bytes() {
+            return None;
+        }
+        let (source, destination) = (outer.source.get(), outer.destination.get());
+        let addresses = u64::from(source) | u64::from(destination) << 32;
+        if u64::from(destination) != self.local_v4 || !ipv4::sum_is_right(first, second, third, addresses) {
+            return None;
+        }
+        let [.., a, b] = outer.ports.get().to_le_bytes();
+        if (third >> 8) as u8 != protocol::UDP || u16::from_le_bytes([a, b]) != self.udp_port.to_be() {
+            return None;
+        }
+        let start = u64::from_le_bytes(*head.first_chunk()?);
+        if (start ^ self.start) << 16 != 0 {
+            return None;
+        }
+        let ip_len = (first.swap_bytes() & 0xffff) as usize;
+        let udp_len = usize::from(outer.len.get());
+        let fits = l2 + ip_len <= total_len && ipv4::LEN + udp_len <= ip_len;
+        if !fits || udp_len < udp::LEN + vxlan::LEN + ethernet::LEN {
+            return None;
+        }
+        let headers = l2 + ipv4::LEN + udp::LEN + vxlan::LEN;
+        let end = l2 + ipv4::LEN + udp_len;
+        Some(Arrival { vni: outer.vxlan.vni()?, source, ecn: (first >> 8) as u8 & 3, headers, end })
     }
 
     /// What the packet is; `l2` bytes come before its network header.

@@ -11,6 +11,7 @@ use crate::limits::Limits;
 use crate::neighbors::{Address, Link, NeighborIndex, Neighbors};
 use crate::packet::{BURST, CHUNK, Io, PORT_BURST, Packet};
 use crate::routes::Routes;
+use crate::senders::Senders;
 use crate::tunnel::{Remote, Tunnel};
 use crate::{Config, ConfigError, PortIndex, Snapshot};
 use crate::{decap, encap, from_kernel, ingress, local, lookup, mirror, solicit, trap};
@@ -109,6 +110,7 @@ impl Pipeline {
             reader: self.sessions.reader().ok()?,
             metas: [Meta::default(); PORT_BURST],
             keys: Box::default(),
+            senders: Senders::new(),
             adjacencies: Adjacencies::new(),
             outbox: Outbox::new(self.config.ports.len()),
             due: Due::new(),
@@ -225,6 +227,7 @@ pub struct Worker<P> {
     reader: Reader,
     metas: Metas,
     keys: Box<[Keys; CHUNKS]>,
+    senders: Senders,
     adjacencies: Adjacencies,
     outbox: Outbox<P>,
     due: Due,
@@ -256,18 +259,20 @@ impl<P: Packet> Worker<P> {
         probe: &mut impl Probe,
     ) {
         const { assert!(N <= PORT_BURST) };
-        let Self { shared, index, metas, outbox, due, reader, keys, adjacencies, .. } = self;
+        let Self { shared, index, metas, outbox, due, reader, keys, senders, adjacencies, .. } = self;
         let Some(cx) = &Context::new(shared, *index, now) else { return packets.clear() };
         let out = &mut Out { outbox, io, due };
         for (packets, metas) in packets.chunks_mut(BURST).zip(metas.chunks_mut(BURST)) {
-            let only_tenants = ingress::run(cx, port, packets, metas);
+            let others = ingress::run(cx, port, packets, metas);
             probe.passed("ingress");
-            if !only_tenants {
-                decap::run(cx, packets, metas);
+            if others.underlay {
+                decap::run(cx, senders, packets, metas);
             }
             probe.passed("decap");
-            if !only_tenants {
+            if others.kernel {
                 from_kernel::run(cx, packets, metas);
+            }
+            if others.underlay || others.kernel {
                 local::run(cx, port, packets, metas);
             }
             probe.passed("from_kernel, local");

@@ -136,6 +136,34 @@ fn vteps_are_learned_move_and_age() {
 }
 
 #[test]
+fn a_mac_that_moves_is_followed_within_a_burst() {
+    let mut gateway = Gateway::new();
+    let to =
+        |gateway: &mut Gateway| unwrap(&untag(2, &gateway.forward(KERNEL, &to_server(), UPLINK))).0.ips.1;
+    let from = |ip| from_server(Outer { ips: (ip, LOCAL), ..Outer::from_vtep() });
+    // Both are heard of, then in turn, each more than once: the last to be heard of has it.
+    for last in [VTEP, VTEP2, VTEP] {
+        let other = if last == VTEP { VTEP2 } else { VTEP };
+        gateway.receive_together(UPLINK, &[from(last), from(other), from(other), from(last), from(last)]);
+        gateway.io.take(KERNEL);
+        assert_eq!(to(&mut gateway), last);
+    }
+}
+
+#[test]
+fn who_is_heard_of_again_and_again_does_not_age() {
+    let mut gateway = Gateway::new();
+    let to =
+        |gateway: &mut Gateway| unwrap(&untag(2, &gateway.forward(KERNEL, &to_server(), UPLINK))).0.ips.1;
+    for _ in 0..700 {
+        gateway.receive(UPLINK, &from_server(Outer { ips: (VTEP2, LOCAL), ..Outer::from_vtep() }));
+        gateway.io.take(KERNEL);
+        gateway.now += SECOND / 2;
+    }
+    assert_eq!(to(&mut gateway), VTEP2, "learned 350 s ago, heard of since");
+}
+
+#[test]
 fn all_that_packets_received_together_wait_for_are_asked_for() {
     let mut config = resolving();
     config.lifs[1].vteps = (1..=100).map(|last| Ipv4Addr::new(172, 16, 77, last).into()).collect();

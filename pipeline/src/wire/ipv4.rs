@@ -74,3 +74,43 @@ impl Ipv4 {
         sum.is_multiple_of(0xffff)
     }
 }
+
+/// Whether a header that begins with these two little-endian words is of version 4, without options, and not of a fragment.
+#[inline(always)]
+pub const fn is_plain(first: u32, second: u32) -> bool {
+    // The low bits of the fragment's offset are in the second of its bytes.
+    const FRAGMENT: u32 = 0xff3f << 16;
+    first as u8 == 0x45 && second & FRAGMENT == 0
+}
+
+/// Of a header without options, in little-endian words: right if the sum of its words, of whatever size and byte order, is a multiple of 0xffff
+/// (RFC 1071 section 2), which carries are added to. It is never 0: the version is not.
+#[inline(always)]
+pub const fn sum_is_right(first: u32, second: u32, third: u32, addresses: u64) -> bool {
+    let (sum, carry) = addresses.overflowing_add(first as u64 + second as u64 + third as u64);
+    (sum + carry as u64).is_multiple_of(0xffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use conntrack::checksum::checksum;
+
+    #[test]
+    fn header_sums_are_those_of_rfc_1071() {
+        bolero::check!().with_type::<([u8; 20], bool)>().for_each(|(header, repair)| {
+            let mut header = *header;
+            header[0] = 0x45;
+            if *repair {
+                header[10..12].fill(0);
+                let sum = checksum(&[&header]);
+                header[10..12].copy_from_slice(&sum.to_be_bytes());
+            }
+            let word = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().unwrap());
+            let addresses = u64::from(word(12)) | u64::from(word(16)) << 32;
+            let is_right = sum_is_right(word(0), word(4), word(8), addresses);
+            assert_eq!(is_right, checksum(&[&header]) == 0, "{header:?}");
+            assert!(is_right || !repair);
+        });
+    }
+}
