@@ -6,7 +6,7 @@ use crate::uptime::Uptime;
 use anyhow::{Context, Result, ensure};
 use arrayvec::ArrayVec;
 use conntrack::table::Timeouts;
-use conntrack::{SessionTable, TableConfig, Timestamp};
+use conntrack::{SessionSpec, SessionTable, TableConfig, Timestamp};
 use dpdk::{Eal, Mbuf, Mempool};
 use gateway::frame::Frame;
 use pipeline::{BURST, Burst, Io, Pipeline, PortIndex, Probe, Worker};
@@ -31,28 +31,39 @@ impl Bed {
 
     /// The same with room for `room` more.
     pub fn with_room(eal: &Eal, sessions: u32, room: u32, hugepages: bool, pool: &Mempool) -> Result<Self> {
+        Self::of(eal, (0..sessions).map(traffic::session), room, hugepages, pool)
+    }
+
+    /// The same with these sessions.
+    pub fn of(
+        eal: &Eal,
+        sessions: impl ExactSizeIterator<Item = SessionSpec>,
+        room: u32,
+        hugepages: bool,
+        pool: &Mempool,
+    ) -> Result<Self> {
         let (table, mut workers) = stand_up(sessions, room, hugepages, pool, 1)?;
         Ok(Self { worker: workers.pop().context("a worker")?, table, uptime: Uptime::start(eal) })
     }
 }
 
-/// A table with `sessions` sessions and room for more, and a pipeline with workers that know where the server is.
+/// A table with `sessions` and room for more, and a pipeline with workers that know where the server is.
 pub fn stand_up(
-    sessions: u32,
+    sessions: impl ExactSizeIterator<Item = SessionSpec>,
     room: u32,
     hugepages: bool,
     pool: &Mempool,
     workers: usize,
 ) -> Result<(Arc<SessionTable>, Vec<Worker<Frame>>)> {
     let table = SessionTable::new(TableConfig {
-        capacity: (sessions + room).max(1024),
+        capacity: (u32::try_from(sessions.len())? + room).max(1024),
         timeouts: Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 },
         readers: workers,
         hugepages,
         hash_secret: [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03],
     })?;
-    for n in 0..sessions {
-        table.insert(&traffic::session(n), Timestamp(0)).with_context(|| format!("session {n}"))?;
+    for session in sessions {
+        table.insert(&session, Timestamp(0)).with_context(|| format!("session {:?}", session.id))?;
     }
     let pipeline = Pipeline::new(traffic::config(), table.clone(), workers, [1, 2])
         .map_err(|errors| anyhow::anyhow!("configuration: {errors:?}"))?;
@@ -101,6 +112,15 @@ pub enum Flow {
     Forward,
     /// From VXLAN to VLAN.
     Reverse,
+    /// From VLAN to VXLAN, of IPv6 sessions.
+    ForwardV6,
+}
+
+impl Flow {
+    /// What there is to look up.
+    pub fn session(self, n: u32) -> SessionSpec {
+        if self == Self::ForwardV6 { traffic::session_v6(n) } else { traffic::session(n) }
+    }
 }
 
 /// Frames of all sessions, of one size, in one block, visited in a shuffled order that the prefetcher likes.
@@ -135,6 +155,7 @@ impl Frames {
         let frame = match flow {
             Flow::Forward => traffic::frame,
             Flow::Reverse => traffic::answer,
+            Flow::ForwardV6 => traffic::frame_v6,
         };
         let size = order.first().map_or(0, |n| frame(*n).len());
         Self { flow, bytes: order.into_iter().flat_map(frame).collect(), size, next: 0 }
@@ -204,18 +225,29 @@ pub fn bench(stand: &mut Stand, long: bool) -> Result<()> {
         if sessions > 1_000_000 {
             continue;
         }
-        let mut frames = Frames::of_flow(Flow::Reverse, 0..sessions);
-        let mut runs = Vec::new();
-        run(&stand.pool, &mut bed, &mut frames, PACKETS / 4, &mut Total::default())?;
-        for _ in 0..stand.runs.div_ceil(2) {
-            let mut total = Total::default();
-            run(&stand.pool, &mut bed, &mut frames, PACKETS, &mut total)?;
-            runs.push(total.per_packet());
-        }
+        let runs = other_runs(stand, &mut bed, Flow::Reverse, sessions)?;
         let back = conditions("VXLAN to VLAN");
         stand.report.add(format!("hotpath.reverse_cycles_per_packet.{name}"), "cycles", runs, back);
+        drop(bed);
+        let specs = (0..sessions).map(traffic::session_v6);
+        let mut bed = Bed::of(&stand.eal, specs, 0, stand.hugepages, &stand.pool)?;
+        let runs = other_runs(stand, &mut bed, Flow::ForwardV6, sessions)?;
+        let v6 = conditions("IPv6 (84 B), VLAN to VXLAN");
+        stand.report.add(format!("hotpath.ipv6_cycles_per_packet.{name}"), "cycles", runs, v6);
     }
     Ok(())
+}
+
+/// Cycles per packet of another flow.
+fn other_runs(stand: &Stand, bed: &mut Bed, flow: Flow, sessions: u32) -> Result<Vec<f64>> {
+    let mut frames = Frames::of_flow(flow, 0..sessions);
+    run(&stand.pool, bed, &mut frames, PACKETS / 4, &mut Total::default())?;
+    let mut one = || {
+        let mut total = Total::default();
+        run(&stand.pool, bed, &mut frames, PACKETS, &mut total)?;
+        Ok(total.per_packet())
+    };
+    (0..stand.runs.div_ceil(2)).map(|_| one()).collect()
 }
 
 /// Sums the time of bursts.
@@ -378,16 +410,18 @@ fn check(sent: &[Frame], flow: Flow) -> Result<()> {
         let (len, vlan, ip) = match flow {
             Flow::Forward => (60 + 54, 2, 54 + 14),
             Flow::Reverse => (64, 100, 18),
+            Flow::ForwardV6 => (80 + 54, 2, 54 + 14),
         };
         ensure!(data.len() == len, "a packet left with {} bytes", data.len());
         ensure!(data[12..16] == [0x81, 0, 0, vlan], "not in VLAN {vlan}");
-        let ip = &data[ip..ip + 20];
+        let ip = &data[ip..ip + 40];
         let translated = match flow {
             Flow::Forward => ip[12..14] == [0xcb, 0],
             Flow::Reverse => ip[16..18] == [10, 1],
+            Flow::ForwardV6 => ip[8..14] == [0x20, 1, 0xd, 0xb8, 0, 0xb],
         };
-        ensure!(translated, "not translated: {:?} to {:?}", &ip[12..16], &ip[16..20]);
-        ensure!(checksum(ip) == 0, "wrong inner IPv4 checksum");
+        ensure!(translated, "not translated: {ip:02x?}");
+        ensure!(flow == Flow::ForwardV6 || checksum(&ip[..20]) == 0, "wrong inner IPv4 checksum");
     }
     Ok(())
 }

@@ -14,13 +14,14 @@ pub const CHILD: &str = "instructions-child";
 /// What follows the number of packets: which flow they are of.
 const FORWARD: &str = "forward";
 const REVERSE: &str = "reverse";
+const IPV6: &str = "ipv6";
 const SESSIONS: u32 = 1_000;
 /// Packets of the two counted runs; what they differ by is free of start-up.
 const PACKETS: [u64; 2] = [3_200, 16_000];
 /// How far above the budget a count may be: compilers differ a little.
 const TOLERANCE: f64 = 1.03;
 /// What is counted, under the name of the report, of which flow, and whose instructions they are.
-const FUNCTIONS: [(&str, &str, &str); 9] = [
+const FUNCTIONS: [(&str, &str, &str); 10] = [
     ("ingress", FORWARD, "pipeline::ingress::run"),
     ("classify", FORWARD, "pipeline::classify::run"),
     ("seek", FORWARD, "reader::seek_some"),
@@ -30,6 +31,7 @@ const FUNCTIONS: [(&str, &str, &str); 9] = [
     ("all", FORWARD, "hotpath::counted"),
     ("reverse_decap", REVERSE, "pipeline::decap::run"),
     ("reverse_all", REVERSE, "hotpath::counted"),
+    ("ipv6_all", IPV6, "hotpath::counted"),
 ];
 
 /// In the child: takes `packets` packets of the flow named through a worker.
@@ -39,8 +41,12 @@ pub fn child(packets: u64, flow: &str) -> Result<()> {
         &eal,
         &PoolOptions { name: "counted", count: 1_023, cache: 64, ..PoolOptions::default() },
     )?;
-    let mut bed = Bed::new(&eal, SESSIONS, false, &pool)?;
-    let flow = if flow == REVERSE { Flow::Reverse } else { Flow::Forward };
+    let flow = match flow {
+        REVERSE => Flow::Reverse,
+        IPV6 => Flow::ForwardV6,
+        _ => Flow::Forward,
+    };
+    let mut bed = Bed::of(&eal, (0..SESSIONS).map(|n| flow.session(n)), 0, false, &pool)?;
     hotpath::counted_run(&pool, &mut bed, &mut Frames::of_flow(flow, 0..SESSIONS), packets)
 }
 
@@ -48,7 +54,7 @@ pub fn child(packets: u64, flow: &str) -> Result<()> {
 pub fn bench(report: &mut Report, budget: Option<&Path>) -> Result<()> {
     let [fewer, more] = PACKETS;
     let counts = |flow| anyhow::Ok((flow, (count(fewer, flow)?, count(more, flow)?)));
-    let flows = BTreeMap::from([counts(FORWARD)?, counts(REVERSE)?]);
+    let flows = BTreeMap::from([counts(FORWARD)?, counts(REVERSE)?, counts(IPV6)?]);
     let mut figures = BTreeMap::new();
     for (stage, flow, function) in FUNCTIONS {
         let (before, after) = flows.get(flow).context("it was counted")?;
@@ -67,6 +73,7 @@ pub fn bench(report: &mut Report, budget: Option<&Path>) -> Result<()> {
             vec![figure],
             match flow {
                 REVERSE => "per packet, VXLAN to VLAN, 64 B, bursts of 32, callgrind",
+                IPV6 => "per packet, IPv6, VLAN to VXLAN, 84 B, bursts of 32, callgrind",
                 _ => "per packet, VLAN to VXLAN, 64 B, bursts of 32, callgrind",
             },
         );

@@ -4,7 +4,7 @@ use conntrack::{Action, L2, LifIndex, MacPair, SessionId, SessionSpec, Tuple};
 use etherparse::{PacketBuilder, PacketBuilderStep, UdpHeader};
 use pipeline::config::{Port, StaticNeighbor, Trap, Underlay};
 use pipeline::{Config, Encapsulation, Lif, PortIndex, TrapLimits};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const TENANT: [u8; 6] = [2, 0, 0, 0, 0xaa, 5];
 const ROUTER_IN: [u8; 6] = [2, 0, 0, 0, 0xaa, 1];
@@ -84,6 +84,33 @@ pub fn session(n: u32) -> SessionSpec {
     }
 }
 
+/// The same of IPv6 sessions: each tenant has an address for itself, and keeps its port.
+pub fn session_v6(n: u32) -> SessionSpec {
+    let tuple = |network: u16| Tuple {
+        source: address_v6(network, n / 32_768 + 1).into(),
+        destination: address_v6(0xd, 10).into(),
+        source_port: tenant(n).1,
+        destination_port: 443,
+    };
+    SessionSpec { original: tuple(0xa), translated: tuple(0xb), ..session(n) }
+}
+
+fn address_v6(network: u16, host: u32) -> Ipv6Addr {
+    let [high, low] = [(host >> 16) as u16, host as u16];
+    Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, high, low)
+}
+
+/// A frame of IPv6 session `n` as it arrives on the uplink: VLAN 100, 84 bytes.
+pub fn frame_v6(n: u32) -> Vec<u8> {
+    let tuple = session_v6(n).original;
+    let octets = |ip| if let IpAddr::V6(ip) = ip { ip.octets() } else { [0; 16] };
+    let builder = PacketBuilder::ethernet2(TENANT, ROUTER_IN)
+        .single_vlan(100.try_into().unwrap_or_default())
+        .ipv6(octets(tuple.source), octets(tuple.destination), 64)
+        .udp(tuple.source_port, tuple.destination_port);
+    written(builder, &[0x5a; 18])
+}
+
 /// A frame of session `n` as it arrives on the uplink: VLAN 100, 64 bytes without FCS of the wire's view.
 pub fn frame(n: u32) -> Vec<u8> {
     frame_of(&session(n).original)
@@ -142,5 +169,6 @@ mod tests {
     fn frames_are_64_bytes_on_the_wire_with_a_tag() {
         assert_eq!(super::frame(7).len(), 64);
         assert_eq!(super::answer(7).len(), 64 - 4 + 54);
+        assert_eq!(super::frame_v6(7).len(), 84);
     }
 }

@@ -41,7 +41,8 @@ impl Half {
 
 /// The second worker's gain, and what the first loses to a writer at full speed.
 pub fn bench(stand: &mut Stand) -> Result<()> {
-    let (table, workers) = stand_up(SESSIONS, 2 * CHURN as u32, stand.hugepages, &stand.pool, 2)?;
+    let (table, workers) =
+        stand_up((0..SESSIONS).map(traffic::session), 2 * CHURN as u32, stand.hugepages, &stand.pool, 2)?;
     let uptime = Uptime::start(&stand.eal);
     let middle = SESSIONS / 2;
     let mut halves = workers.into_iter().zip([0..middle, middle..SESSIONS]).map(|(worker, sessions)| Half {
