@@ -4,14 +4,15 @@ use super::generator::{Generator, Traffic};
 use super::link::{Link, Ports};
 use super::profile::Profile;
 use super::search::{Bounds, Goal, Measured, Search};
-use super::trial::{Load, Outcome, Trial};
+use super::trial::{Counts, Load, Outcome, Trial};
 use super::{flows, sessions};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 use dpdk::{Eal, EalOptions, Memif, MemifOptions, Mempool, PoolOptions, Port, PortOptions};
 use serde::Serialize;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// Sends frames of many sessions over DPDK ports, and checks every frame that comes back.
@@ -143,8 +144,18 @@ struct Printed {
     bounds: Vec<Bounds>,
 }
 
-/// Runs the command that the process was started with. Fails too if a packet came back wrong.
-pub fn main() -> Result<()> {
+/// Runs the command that the process was started with. Fails too if a packet came back wrong, or none does.
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pktgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Sessions { profile, timeout } => {
             let profile = Profile::load(&profile)?;
@@ -216,11 +227,28 @@ struct Bed {
     result: Printed,
 }
 
+/// Fails if the device is dead, or makes mistakes.
+fn judge(outcome: &Outcome) -> Result<()> {
+    let Counts { wrong, samples, .. } = &outcome.counts;
+    ensure!(*wrong == 0, "{wrong} packets came back wrong, such as: {}", samples.join("; "));
+    outcome.verdict().map_or(Ok(()), |why| bail!(why))
+}
+
 impl Bed {
+    /// The first packets of all flows, at so many a second.
+    fn fill(&mut self, rate: f64) -> Result<()> {
+        if rate == 0.0 {
+            return Ok(());
+        }
+        let filled = self.generator.fill(&mut self.traffic, rate, 3)?;
+        println!("filled: {} flows, {} came back", filled.sent, filled.counts.unique());
+        judge(self.result.fill.insert(filled)).context("filling")
+    }
+
     fn search(&mut self, goal: Goal, range: (f64, f64)) -> Result<Bounds> {
         let mut measure = |rate: f64, duration: Duration| -> Result<Measured> {
             let outcome = self.generator.run(&mut self.traffic, &Trial::new(Load::Rate(rate), duration))?;
-            ensure!(outcome.counts.wrong == 0, "packets came back wrong:\n{}", outcome.table());
+            judge(&outcome).with_context(|| format!("at {rate:.0} packets a second"))?;
             Ok(Measured { loss_ratio: outcome.loss_ratio(), forwarded: outcome.rx_pps })
         };
         Search::new(goal, range, &mut measure).run()
@@ -248,20 +276,13 @@ impl Common {
         let generator = Generator::new(&eal, link);
         let result = Printed { flows: traffic.flows(), profile, fill: None, trial: None, bounds: Vec::new() };
         let mut bed = Bed { generator, traffic, result };
-        if self.fill > 0.0 {
-            let filled = bed.generator.fill(&mut bed.traffic, self.fill, 3)?;
-            println!("filled: {} flows, {} came back", filled.sent, filled.counts.unique());
-            bed.result.fill = Some(filled);
-        }
-        let done = work(&mut bed);
+        let done = bed.fill(self.fill).and_then(|()| work(&mut bed));
         if let Some(file) = &self.json {
             std::fs::write(file, serde_json::to_string_pretty(&bed.result)? + "\n")
                 .with_context(|| file.display().to_string())?;
         }
         done?;
-        let wrong = bed.result.trial.as_ref().map_or(0, |outcome| outcome.counts.wrong);
-        ensure!(wrong == 0, "{wrong} packets came back wrong");
-        Ok(())
+        bed.result.trial.as_ref().map_or(Ok(()), judge)
     }
 
     /// Queues of the ports to send and to receive by; the ports themselves go to `opened`.
