@@ -260,7 +260,7 @@ fn every_packet_is_accounted_for() {
     check(Fault::Duplicate, (0, 0, faults, 0), "");
     check(Fault::Payload, (faults, faults, 0, 0), "checksum");
     check(Fault::Tuple, (faults, faults, 0, 0), "tuple");
-    check(Fault::Vni, (faults, faults, 0, 0), "header at byte 51");
+    check(Fault::Vni, (faults, faults, 0, 0), "header at byte 51: VNI 0006d0, expected 0007d0");
     // One of each flow's numbers at most is late, and the last one held stays out. With 250 flows, 100 packets later is still
     // the same round: order within a flow is kept.
     check(Fault::Delay, (1, 0, 0, 0), "");
