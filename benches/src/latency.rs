@@ -7,6 +7,7 @@ use crate::report::{self, median};
 use anyhow::Result;
 use benches::devices::Scratch;
 use benches::devices::testpmd::Mode;
+use benches::output::say;
 use benches::pktgen::generator::Traffic;
 use benches::pktgen::search::Measured;
 use benches::pktgen::trial::{Counts, Latency};
@@ -162,7 +163,7 @@ fn found(stand: &mut Stand, name: &str, loss_ratio: f64, device: &mut Contender)
     );
     let figure = format!("memif.{name}.64k");
     match bounds.lower {
-        None if bounds.cut_short => println!("{figure:<44} not found in {trials} trials: no figure"),
+        None if bounds.cut_short => say(format_args!("{figure:<44} not found in {trials} trials: no figure")),
         None => {
             let _ = write!(conditions, "; even {} loses more", mpps(Some(RANGE.0)));
             stand.report.add(figure, "Mpps", vec![0.0], conditions);
