@@ -158,23 +158,21 @@ impl Outcome {
     /// Why the device must be dead, or have died; None if it seems to live.
     pub fn verdict(&self) -> Option<String> {
         let Self { sent, seconds, silent_seconds, .. } = self;
-        let back = self.counts.received + self.counts.wrong;
-        match () {
-            () if self.disconnected => {
-                let since = (seconds - silent_seconds).max(0.0);
-                Some(format!(
-                    "the memif's server went away; the last packet came back after {since:.1} s of {seconds:.1}"
-                ))
-            }
-            () if *sent > 0 && back == 0 => Some(format!(
-                "nothing came back: {sent} packets were due, {} of them sent; {LOOK}",
-                sent - self.refused
-            )),
-            () if *silent_seconds >= SILENCE => Some(format!(
-                "nothing came back in the last {silent_seconds:.1} s of {seconds:.1}, though packets were sent; {LOOK}"
-            )),
-            () => None,
+        if self.disconnected {
+            let since = (seconds - silent_seconds).max(0.0);
+            return Some(format!(
+                "the memif's server went away; the last packet came back after {since:.1} s of {seconds:.1}"
+            ));
         }
+        if *sent > 0 && self.counts.received + self.counts.wrong == 0 {
+            let taken = sent.saturating_sub(self.refused);
+            return Some(format!("nothing came back: {sent} packets were due, {taken} of them sent; {LOOK}"));
+        }
+        (*silent_seconds >= SILENCE).then(|| {
+            format!(
+                "nothing came back in the last {silent_seconds:.1} s of {seconds:.1}, though packets were sent; {LOOK}"
+            )
+        })
     }
 
     /// For people.
