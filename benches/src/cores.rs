@@ -2,6 +2,7 @@
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -32,14 +33,21 @@ pub fn round_trip_ns(a: usize, b: usize) -> Option<f64> {
     probes.into_iter().min_by(f64::total_cmp)
 }
 
-/// Waits, at most `limit`, until the cores are near. The last round trip.
+/// Waits, at most `limit`, until the cores are near, and says so the first time. The last round trip.
 pub fn wait_near(a: usize, b: usize, limit: Duration) -> Option<f64> {
+    static TOLD: Once = Once::new();
     let start = Instant::now();
     loop {
         let ns = round_trip_ns(a, b)?;
         if ns <= NEAR_NS || start.elapsed() >= limit {
             return Some(ns);
         }
+        TOLD.call_once(|| {
+            let seconds = limit.as_secs();
+            eprintln!(
+                "cores {a} and {b} are far ({ns:.0} ns): waiting for near ones, {seconds} s at most each time"
+            );
+        });
         std::thread::sleep(Duration::from_secs(1));
     }
 }

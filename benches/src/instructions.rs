@@ -6,7 +6,7 @@ use crate::report::Report;
 use anyhow::{Context, Result, bail, ensure};
 use dpdk::{Eal, EalOptions, Mempool, PoolOptions};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The argument that makes this process the one that is counted.
@@ -15,6 +15,8 @@ pub const CHILD: &str = "instructions-child";
 const FORWARD: &str = "forward";
 const REVERSE: &str = "reverse";
 const IPV6: &str = "ipv6";
+/// Of this bench.
+pub const NAME: &str = "instructions";
 const SESSIONS: u32 = 1_000;
 /// Packets of the two counted runs; what they differ by is free of start-up.
 const PACKETS: [u64; 2] = [3_200, 16_000];
@@ -34,6 +36,39 @@ const FUNCTIONS: [(&str, &str, &str); 10] = [
     ("ipv6_all", IPV6, "hotpath::counted"),
 ];
 
+/// Instructions per packet that no stage may exceed.
+pub struct Budget {
+    file: PathBuf,
+    allowed: BTreeMap<String, f64>,
+}
+
+impl Budget {
+    /// From a file of `stage = instructions`, with all stages.
+    pub fn load(file: &Path) -> Result<Self> {
+        let name = || format!("--budget {}", file.display());
+        let text = std::fs::read_to_string(file).with_context(name)?;
+        let allowed: BTreeMap<String, f64> = toml::from_str(&text).with_context(name)?;
+        for (stage, ..) in FUNCTIONS {
+            ensure!(allowed.contains_key(stage), "{}: no budget for {stage}", name());
+        }
+        Ok(Self { file: file.to_owned(), allowed })
+    }
+
+    fn check(&self, figures: &BTreeMap<&str, f64>) -> Result<()> {
+        let mut over = Vec::new();
+        for (stage, figure) in figures {
+            let allowed = self.allowed.get(*stage).with_context(|| format!("no budget for {stage}"))?;
+            if *figure > allowed * TOLERANCE {
+                over.push(format!("{stage}: {figure:.1} instructions per packet, budget {allowed:.1}"));
+            }
+        }
+        if !over.is_empty() {
+            bail!("over budget; if that is meant, change {}:\n{}", self.file.display(), over.join("\n"));
+        }
+        Ok(())
+    }
+}
+
 /// In the child: takes `packets` packets of the flow named through a worker.
 pub fn child(packets: u64, flow: &str) -> Result<()> {
     let eal = Eal::init(&EalOptions { hugepages: false, memory_mib: 64, ..EalOptions::default() })?;
@@ -50,8 +85,8 @@ pub fn child(packets: u64, flow: &str) -> Result<()> {
     hotpath::counted_run(&pool, &mut bed, &mut Frames::of_flow(flow, 0..SESSIONS), packets)
 }
 
-/// Counts, adds the figures, and holds them against `budget` if there is one: a file of `stage = instructions`.
-pub fn bench(report: &mut Report, budget: Option<&Path>) -> Result<()> {
+/// Counts, adds the figures, and holds them against `budget` if there is one.
+pub fn bench(report: &mut Report, budget: Option<&Budget>) -> Result<()> {
     let [fewer, more] = PACKETS;
     let counts = |flow| anyhow::Ok((flow, (count(fewer, flow)?, count(more, flow)?)));
     let flows = BTreeMap::from([counts(FORWARD)?, counts(REVERSE)?, counts(IPV6)?]);
@@ -79,25 +114,9 @@ pub fn bench(report: &mut Report, budget: Option<&Path>) -> Result<()> {
         );
     }
     match budget {
-        Some(budget) => check(&figures, budget),
+        Some(budget) => budget.check(&figures),
         None => Ok(()),
     }
-}
-
-fn check(figures: &BTreeMap<&str, f64>, budget: &Path) -> Result<()> {
-    let text = std::fs::read_to_string(budget).with_context(|| format!("{}", budget.display()))?;
-    let allowed: BTreeMap<String, f64> = toml::from_str(&text)?;
-    let mut over = Vec::new();
-    for (stage, figure) in figures {
-        let allowed = allowed.get(*stage).with_context(|| format!("no budget for {stage}"))?;
-        if *figure > allowed * TOLERANCE {
-            over.push(format!("{stage}: {figure:.1} instructions per packet, budget {allowed:.1}"));
-        }
-    }
-    if !over.is_empty() {
-        bail!("over budget; if that is meant, change {}:\n{}", budget.display(), over.join("\n"));
-    }
-    Ok(())
 }
 
 /// Instructions by function, what it calls included, of a child that takes `packets` of that flow.
@@ -147,10 +166,18 @@ mod tests {
     #[test]
     fn over_budget_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(&file, "encap = 50.0\n").unwrap();
-        assert!(check(&BTreeMap::from([("encap", 51.0)]), file.path()).is_ok());
-        let error = check(&BTreeMap::from([("encap", 60.0)]), file.path()).unwrap_err();
+        let text = FUNCTIONS.map(|(stage, ..)| format!("{stage} = 50.0\n")).concat();
+        std::fs::write(&file, &text).unwrap();
+        let budget = Budget::load(file.path()).unwrap();
+        assert!(budget.check(&BTreeMap::from([("encap", 51.0)])).is_ok());
+        let error = budget.check(&BTreeMap::from([("encap", 60.0)])).unwrap_err();
         assert!(error.to_string().contains("encap: 60.0"), "{error}");
-        assert!(check(&BTreeMap::from([("decap", 1.0)]), file.path()).is_err());
+        for (text, message) in [(text.replace("encap", "decap"), "no budget for encap"), ("x".into(), "TOML")]
+        {
+            std::fs::write(&file, text).unwrap();
+            let error = format!("{:#}", Budget::load(file.path()).err().unwrap());
+            let name = format!("--budget {}: ", file.path().display());
+            assert!(error.starts_with(&name) && error.contains(message), "{error}");
+        }
     }
 }

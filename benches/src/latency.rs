@@ -7,6 +7,7 @@ use crate::report::{self, median};
 use anyhow::Result;
 use benches::devices::Scratch;
 use benches::devices::testpmd::Mode;
+use benches::output::say;
 use benches::pktgen::generator::Traffic;
 use benches::pktgen::search::Measured;
 use benches::pktgen::trial::{Counts, Latency};
@@ -92,7 +93,9 @@ fn measure(
     let (runs, unfair) = rounds_at(&mut [theirs, ours], &trials, stand.runs)?;
     let [untimed_theirs, untimed_ours] = [0, 1].map(|who: usize| untimed(&runs[who]));
     let [most_theirs, most_ours] = [0, 1].map(|who: usize| {
-        median(&runs[who].iter().map(|run| run.outcome.latency_at_most_us.p99).collect::<Vec<_>>())
+        median(
+            &runs[who].iter().filter_map(|run| Some(run.outcome.latency_at_most_us?.p99)).collect::<Vec<_>>(),
+        )
     });
     let [their_mpps, our_mpps] = rates.map(|rate| rate / 1e6);
     let conditions = format!(
@@ -117,8 +120,12 @@ fn record(report: &mut report::Report, kind: &str, load: u32, runs: &[Vec<Run>],
     let quantiles: [(&str, Quantile); 3] =
         [("p50", |latency| latency.p50), ("p99", |latency| latency.p99), ("p99_9", |latency| latency.p99_9)];
     for (name, quantile) in quantiles {
-        let micros =
-            |who: usize| runs[who].iter().map(|run| quantile(&run.outcome.latency_us)).collect::<Vec<_>>();
+        let micros = |who: usize| {
+            runs[who]
+                .iter()
+                .map(|run| quantile(&run.outcome.latency_us.unwrap_or_default()))
+                .collect::<Vec<_>>()
+        };
         let (theirs, ours) = (micros(0), micros(1));
         let ratios = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
         report.add(format!("latency{kind}.{name}_ratio_to_testpmd.{load}"), "ratio", ratios, conditions);
@@ -156,7 +163,7 @@ fn found(stand: &mut Stand, name: &str, loss_ratio: f64, device: &mut Contender)
     );
     let figure = format!("memif.{name}.64k");
     match bounds.lower {
-        None if bounds.cut_short => println!("{figure:<44} not found in {trials} trials: no figure"),
+        None if bounds.cut_short => say(format_args!("{figure:<44} not found in {trials} trials: no figure")),
         None => {
             let _ = write!(conditions, "; even {} loses more", mpps(Some(RANGE.0)));
             stand.report.add(figure, "Mpps", vec![0.0], conditions);

@@ -12,6 +12,7 @@ mod instructions;
 mod latency;
 mod memif;
 mod peers;
+mod plan;
 mod soak;
 mod replay;
 mod report;
@@ -22,11 +23,14 @@ mod traffic;
 mod uptime;
 mod workers;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use benches::output::say;
 use clap::Parser;
 use dpdk::{Eal, EalOptions, Mempool, PoolOptions};
+use instructions::Budget;
 use report::Report;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 /// Measures the gateway.
@@ -42,21 +46,13 @@ struct Options {
     #[arg(long)]
     full: bool,
     /// Runs per figure; the median counts.
-    #[arg(long, default_value_t = 5)]
-    runs: usize,
-    /// Only benches whose name starts with one of these: hotpath, instructions, rings, memif, latency, bad, soak, peers,
-    /// workers, table, replay, rpc, agent.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    runs: u16,
+    #[arg(long, value_delimiter = ',', help = format!("Only benches whose name starts with one of these: {}", plan::names()))]
     only: Vec<String>,
     /// A file of instructions per packet that no stage may exceed.
     #[arg(long)]
     budget: Option<PathBuf>,
-}
-
-impl Options {
-    fn wants(&self, bench: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|name| bench.starts_with(name.as_str()))
-    }
 }
 
 /// What the benches share.
@@ -66,10 +62,21 @@ struct Stand {
     hugepages: bool,
     runs: usize,
     full: bool,
+    budget: Option<Budget>,
     report: Report,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("benches: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     match arguments.next().as_deref() {
         Some(replay::CHILD) => return replay::child(arguments.next().context("runs")?.parse()?),
@@ -87,6 +94,14 @@ fn main() -> Result<()> {
         std::process::exit(command.run());
     }
     let two_cores = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+    let benches = plan::plan(&options.only, two_cores, options.full)?;
+    let budget = options.budget.as_deref().map(Budget::load).transpose()?;
+    let counted = benches.iter().any(|bench| bench.name == instructions::NAME);
+    ensure!(
+        budget.is_none() || counted,
+        "--budget is held against the bench instructions, which --only leaves out"
+    );
+    Report::check_file("--output", &options.output)?;
     let near = two_cores.then(|| cores::wait_near(0, 1, Duration::from_secs(30))).flatten();
     let hugepages = free_hugepages() >= 128;
     let eal = Eal::init(&EalOptions {
@@ -102,61 +117,19 @@ fn main() -> Result<()> {
         &PoolOptions { name: "bench", count: 16_383, cache: 512, ..PoolOptions::default() },
     )?;
     let report = Report::new(dpdk::tsc_hz(&eal), near);
-    println!(
-        "machine: {} ({} cores), {} hugepages",
-        report.machine.cpu, report.machine.cores, report.machine.hugepages
-    );
+    let machine = &report.machine;
+    say(format_args!("machine: {} ({} cores), {} hugepages", machine.cpu, machine.cores, machine.hugepages));
     if let Some(ns) = near {
-        println!("cores 0 and 1: {ns:.0} ns for a line's round trip");
+        say(format_args!("cores 0 and 1: {ns:.0} ns for a line's round trip"));
     }
-    let mut stand = Stand { eal, pool, hugepages, runs: options.runs.max(1), full: options.full, report };
-    let hotpath = |stand: &mut Stand, long| match options.wants("hotpath") {
-        true => hotpath::bench(stand, long).context("hotpath"),
-        false => Ok(()),
-    };
-    let full = options.full;
-    hotpath(&mut stand, full)?;
-    if options.wants("instructions") {
-        instructions::bench(&mut stand.report, options.budget.as_deref()).context("instructions")?;
+    let runs = usize::from(options.runs);
+    let mut stand = Stand { eal, pool, hugepages, runs, full: options.full, budget, report };
+    for bench in benches {
+        (bench.run)(&mut stand).context(bench.name)?;
     }
-    if options.wants("rings") && two_cores {
-        rings::bench(&mut stand).context("rings")?;
-    }
-    if options.wants("memif") && two_cores {
-        memif::bench(&mut stand).context("memif")?;
-    }
-    if options.wants("latency") && two_cores {
-        latency::bench(&mut stand).context("latency")?;
-    }
-    hotpath(&mut stand, false)?;
-    if options.wants("bad") {
-        bad::bench(&mut stand).context("bad input")?;
-    }
-    if options.wants("soak") && two_cores && stand.full {
-        soak::bench(&mut stand).context("soak")?;
-    }
-    if options.wants("peers") && two_cores {
-        peers::bench(&mut stand).context("peers")?;
-    }
-    hotpath(&mut stand, false)?;
-    if options.wants("workers") && two_cores {
-        workers::bench(&mut stand).context("workers")?;
-    }
-    if options.wants("table") {
-        table::bench(&mut stand).context("table")?;
-    }
-    hotpath(&mut stand, false)?;
-    if options.wants("replay") {
-        replay::bench(&mut stand.report, stand.runs).context("replay")?;
-    }
-    if options.wants("rpc") && two_cores {
-        rpc::bench(&mut stand).context("rpc")?;
-    }
-    if options.wants("agent") {
-        agent::bench(&mut stand.report, stand.runs).context("agent")?;
-    }
-    hotpath(&mut stand, full)?;
-    stand.report.write(&options.output)
+    stand.report.write(&options.output)?;
+    say(format_args!("report: {}", options.output.display()));
+    Ok(())
 }
 
 fn free_hugepages() -> u64 {

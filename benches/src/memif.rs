@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use benches::devices::Scratch;
 use benches::devices::gateway::Gateway;
 use benches::devices::testpmd::{self, Mode, Testpmd};
+use benches::output::say;
 use benches::pktgen::generator::Traffic;
 use benches::pktgen::profile::Expect;
 use benches::pktgen::{Profile, flows};
@@ -105,7 +106,7 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
         let outcomes = || runs.iter().flatten().map(|run| &run.outcome);
         let lost: u64 = outcomes().map(|outcome| outcome.lost).sum();
         let reordered: u64 = outcomes().map(|outcome| outcome.counts.reordered).sum();
-        println!("{:<44} {lost} lost, {reordered} reordered", format!("memif {name}"));
+        say(format_args!("{:<44} {lost} lost, {reordered} reordered", format!("memif {name}")));
     }
     Ok(())
 }

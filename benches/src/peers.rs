@@ -12,6 +12,7 @@ use benches::devices::Scratch;
 use benches::devices::nftables::{self, Nftables};
 use benches::devices::ovs::{self, Ovs};
 use benches::devices::testpmd::Mode;
+use benches::output::say;
 use benches::pktgen::generator::Traffic;
 use benches::pktgen::{Load, Outcome, Trial};
 use std::path::Path;
@@ -41,7 +42,7 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
         if with_switch && Path::new("/usr/lib/openvswitch-switch-dpdk").exists() {
             open_vswitch(stand, &mut ours, name, sessions, &scratch).context("Open vSwitch")?;
         } else if with_switch {
-            println!("peers: no Open vSwitch with DPDK here; `scripts/setup.sh bench` installs it");
+            say("peers: no Open vSwitch with DPDK here; `scripts/setup.sh bench` installs it");
         }
         if with_kernel {
             nft(stand, &mut ours, name, sessions).context("nftables")?;
@@ -133,7 +134,10 @@ fn open_vswitch(
 fn is_full(filled: &Outcome, peer: &str, size: &str) -> bool {
     let full = filled.loss_ratio() <= MISSING;
     if !full {
-        println!("peers: {peer} is left out at {size}, its connections do not fill up:\n{}", filled.table());
+        say(format_args!(
+            "peers: {peer} is left out at {size}, its connections do not fill up:\n{}",
+            filled.table()
+        ));
     }
     full
 }

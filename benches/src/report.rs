@@ -15,6 +15,7 @@ pub use command::Command;
 pub use machine::Machine;
 
 use anyhow::Context;
+use benches::output::{check_file, say};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Instant;
@@ -32,6 +33,12 @@ pub struct Figure {
     pub runs: Vec<f64>,
     /// What it was measured under.
     pub conditions: String,
+}
+
+impl Figure {
+    fn new(name: String, unit: &str, runs: Vec<f64>, conditions: String) -> Self {
+        Self { name, value: median(&runs), unit: unit.to_owned(), runs, conditions }
+    }
 }
 
 /// All of it.
@@ -66,9 +73,9 @@ impl Report {
         if let Some(figure) = position.and_then(|position| self.results.get(position)) {
             runs = [figure.runs.as_slice(), &runs].concat();
         }
-        let figure =
-            Figure { value: median(&runs), name, unit: unit.to_owned(), runs, conditions: conditions.into() };
-        println!("{:<44} {:>12.3} {:<24} {}", figure.name, figure.value, figure.unit, figure.conditions);
+        let figure = Figure::new(name, unit, runs, conditions.into());
+        let Figure { name, value, unit, conditions, .. } = &figure;
+        say(format_args!("{name:<44} {value:>12.3} {unit:<24} {conditions}"));
         match position.and_then(|position| self.results.get_mut(position)) {
             Some(before) => *before = figure,
             None => self.results.push(figure),
@@ -87,18 +94,26 @@ impl Report {
         report.with_context(|| format!("{} is no report of `make bench`", path.display()))
     }
 
+    /// That the JSON file can be written, making its folder.
+    pub fn check_file(option: &str, path: &Path) -> anyhow::Result<()> {
+        make_folder(path).with_context(|| option.to_owned())?;
+        check_file(option, path)
+    }
+
     /// Writes the JSON file, making its folder; with the time it took so far.
     pub fn write(&mut self, path: &Path) -> anyhow::Result<()> {
         if let Some(begun) = self.begun {
             self.machine.seconds = Some(begun.elapsed().as_secs_f64().round());
         }
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        std::fs::write(path, serde_json::to_string_pretty(self)? + "\n")?;
-        println!("report: {}", path.display());
-        Ok(())
+        make_folder(path)?;
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+fn make_folder(path: &Path) -> anyhow::Result<()> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
 /// The middle value; 0 of none.
@@ -116,11 +131,10 @@ pub fn median(values: &[f64]) -> f64 {
 /// A report to test with.
 #[cfg(test)]
 fn sample(figures: &[(&str, &str, &[f64])]) -> Report {
-    let mut report = Report { machine: Machine::default(), results: Vec::new(), begun: None };
-    for (name, unit, runs) in figures {
-        report.add(*name, unit, runs.to_vec(), "in a test");
-    }
-    report
+    let figure = |(name, unit, runs): &(&str, &str, &[f64])| {
+        Figure::new((*name).into(), unit, runs.to_vec(), "in a test".into())
+    };
+    Report { machine: Machine::default(), results: figures.iter().map(figure).collect(), begun: None }
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ enum Fault {
     Tuple,
     /// Every 100th has another VNI.
     Vni,
+    /// All but the first so many are dropped.
+    Death(u64),
 }
 
 /// The gateway's worker between two rings.
@@ -67,10 +69,13 @@ impl Io<Frame> for Sink {
         for frame in packets.drain(..) {
             let mut mbuf = frame.into_mbuf();
             self.count += 1;
+            if matches!(self.fault, Fault::Death(after) if self.count > after) {
+                continue;
+            }
             let mut extra = None;
             if self.count.is_multiple_of(100) {
                 match self.fault {
-                    Fault::None => {}
+                    Fault::None | Fault::Death(_) => {}
                     Fault::Drop => continue,
                     Fault::Duplicate => extra = Mbuf::copy_from(&self.pool, &mbuf),
                     Fault::Delay => {
@@ -232,10 +237,9 @@ fn every_packet_is_accounted_for() {
                 "{name}:\n{}",
                 outcome.table()
             );
-            assert!(
-                outcome.latency_us.p50 > 0.0 && outcome.latency_us.max >= outcome.latency_us.p99,
-                "{name}"
-            );
+            let latency = outcome.latency_us.unwrap();
+            assert!(latency.p50 > 0.0 && latency.max >= latency.p99, "{name}");
+            assert_eq!(outcome.verdict(), None, "{name}");
         }
     }
 
@@ -256,11 +260,17 @@ fn every_packet_is_accounted_for() {
     check(Fault::Duplicate, (0, 0, faults, 0), "");
     check(Fault::Payload, (faults, faults, 0, 0), "checksum");
     check(Fault::Tuple, (faults, faults, 0, 0), "tuple");
-    check(Fault::Vni, (faults, faults, 0, 0), "header at byte 51");
+    check(Fault::Vni, (faults, faults, 0, 0), "header at byte 51: VNI 0006d0, expected 0007d0");
     // One of each flow's numbers at most is late, and the last one held stays out. With 250 flows, 100 packets later is still
     // the same round: order within a flow is kept.
     check(Fault::Delay, (1, 0, 0, 0), "");
     let few = Profile { sessions: 10, ..base.clone() };
     let outcome = bench.trial(&few, Fault::Delay, slow);
     assert_eq!(counted(&outcome), (1, 0, 0, faults - 1), "{}", outcome.table());
+
+    let mut verdict = |fault, load| bench.trial(&base, fault, load).verdict().unwrap_or_default();
+    assert!(verdict(Fault::Death(0), slow).starts_with("nothing came back: 3000 packets"));
+    assert_eq!(verdict(Fault::Death(2_900), slow), "", "a little silence is loss");
+    let died = verdict(Fault::Death(100), Load::Rate(2_000.0));
+    assert!(died.starts_with("nothing came back in the last 1."), "{died}");
 }

@@ -145,7 +145,7 @@ pub struct Memif {
     joined: Vec<u8>,
     /// What the rings point into: dropped behind them.
     _shared: Shared,
-    _control: Control,
+    control: Control,
 }
 
 impl Memif {
@@ -160,14 +160,12 @@ impl Memif {
         control.hand_over(options, &shared, &layout)?;
         // The server has set head and tail to zero.
         rx.iter().for_each(|ring| ring.header().head.store(ring.slots, Ordering::Release));
-        Ok(Self {
-            tx,
-            rx,
-            buffer: usize::from(options.buffer),
-            joined: Vec::new(),
-            _shared: shared,
-            _control: control,
-        })
+        Ok(Self { tx, rx, buffer: usize::from(options.buffer), joined: Vec::new(), _shared: shared, control })
+    }
+
+    /// Whether the server is there still. It makes a system call.
+    pub fn is_connected(&self) -> bool {
+        self.control.is_open()
     }
 
     /// Bytes of the longest frame that can be sent.

@@ -53,7 +53,14 @@ fn memif() {
         echo(&mut client);
         stop.store(true, Ordering::Relaxed);
     });
-    drop((rx, tx, server.port, client));
+    assert!(client.is_connected());
+    drop((rx, tx, server.port));
+    let start = Instant::now();
+    while client.is_connected() {
+        assert!(start.elapsed() < Duration::from_secs(10), "the client does not see that the server is gone");
+        thread::sleep(Duration::from_millis(10));
+    }
+    drop(client);
     assert_eq!(pool.in_use(), 0);
     // DPDK 22.11 unmaps its memory while its own thread still looks at what the server had there.
     std::mem::forget(eal);

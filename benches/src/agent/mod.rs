@@ -10,6 +10,7 @@ mod stand;
 use crate::cores;
 use crate::report::Report;
 use anyhow::{Context, Result, ensure};
+use benches::output::say;
 use control::agent::flood::{Connection, Flood};
 use stand::Stand;
 use std::collections::HashMap;
@@ -27,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// All figures, from a process of its own.
 pub fn bench(report: &mut Report, runs: usize) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        println!("agent: left out, it needs root for a network namespace");
+        say("agent: left out, it needs root for a network namespace");
         return Ok(());
     }
     let output = Command::new(std::env::current_exe()?).args([CHILD, &runs.to_string()]).output()?;

@@ -5,6 +5,7 @@ use super::source::Rates;
 use crate::Stand;
 use crate::report::median;
 use anyhow::{Result, ensure};
+use benches::output::say;
 
 /// New flows a second.
 const FLOOD: f64 = 5e6;
@@ -35,7 +36,7 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     }
     rounds.retain(is_carried);
     if rounds.is_empty() {
-        println!("bad.trap_flood.established_lost: packets are lost without a flood too, no figure");
+        say("bad.trap_flood.established_lost: packets are lost without a flood too, no figure");
         return Ok(());
     }
     // The fair ones first.

@@ -1,6 +1,6 @@
 //! `pktgen`: see the library's module of that name.
 #![forbid(unsafe_code)]
 
-fn main() -> anyhow::Result<()> {
+fn main() -> std::process::ExitCode {
     benches::pktgen::cli::main()
 }

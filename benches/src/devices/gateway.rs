@@ -130,3 +130,24 @@ impl Gateway {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gateway::config::Config;
+    use std::path::Path;
+
+    /// What the documentation has readers run is what the benches run.
+    #[test]
+    fn the_example_is_for_the_profile() {
+        let share = Path::new(env!("CARGO_MANIFEST_DIR")).join("../share/bench");
+        let profile = Profile::load(&share.join("vlan-to-vxlan.toml")).unwrap();
+        let example = Config::load(&share.join("gateway.toml")).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = configuration(&profile, &example.ports[0].device, &example.ports[1].device);
+        std::fs::write(&file, text + "[control]\nlisten = [\"unix:/nowhere.sock\"]\n").unwrap();
+        let needed = Config::load(file.path()).unwrap();
+        let parts = |config: &Config| format!("{:#?} {:#?}", config.pipeline, config.sessions);
+        assert_eq!(parts(&example), parts(&needed));
+    }
+}

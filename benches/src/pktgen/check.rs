@@ -213,9 +213,8 @@ impl Checker {
         let stamp = |at: &usize| Stamp::read(frame.get(*at..)?);
         match self.payloads.iter().find_map(stamp) {
             Some(stamp) if stamp.trial == self.trial => {
-                let mould = self.ways.first().and_then(|way| way.moulds.first());
-                let at = mould.and_then(|(_, mould)| mould.difference(frame));
-                self.counts.wrong(&format!("header at byte {}", at.map_or(frame.len(), |at| at)), frame);
+                let what = self.ways.first().map_or("header".into(), |way| way.difference(frame));
+                self.counts.wrong(&what, frame);
             }
             Some(_) => self.counts.stale += 1,
             None => self.counts.foreign += 1,
@@ -249,6 +248,22 @@ impl Way {
             }
         }
         Self { shape, moulds }
+    }
+
+    /// What is wrong with a frame's headers.
+    fn difference(&self, frame: &[u8]) -> String {
+        let of_length = self.moulds.iter().find(|(len, _)| *len == frame.len());
+        let Some((_, mould)) = of_length.or(self.moulds.first()) else { return "header".into() };
+        let Some(at) = mould.difference(frame) else { return "length".into() };
+        let (field, range) = self.shape.field(at);
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let (got, wanted) = (frame.get(range.clone()).unwrap_or_default(), mould.bytes(range));
+        let part = match self.shape.outer {
+            Some(outer) if at < outer + 28 => "outer ",
+            Some(_) if at >= self.shape.ethernet => "inner ",
+            _ => "",
+        };
+        format!("header at byte {at}: {part}{field} {}, expected {}", hex(got), hex(&wanted))
     }
 
     /// Whether all of a frame's checksums are right.

@@ -2,17 +2,26 @@
 
 use super::generator::{Generator, Traffic};
 use super::link::{Link, Ports};
+use super::options::{self, Rate};
 use super::profile::Profile;
-use super::search::{Bounds, Goal, Measured, Search};
-use super::trial::{Load, Outcome, Trial};
+use super::search::{Bounds, Goal, LEAST_TRIALS, Measured, Search};
+use super::trial::{Counts, Load, Outcome, Trial};
 use super::{flows, sessions};
-use anyhow::{Context, Result, ensure};
+use crate::output::{check_file, say};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
-use dpdk::{Eal, EalOptions, Memif, MemifOptions, Mempool, PoolOptions, Port, PortOptions};
+use control::session_manager::MAX_TIMEOUT;
+use dpdk::{Eal, EalOptions, MemifOptions, Mempool, PoolOptions, Port, PortOptions};
 use serde::Serialize;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
+
+/// Buffers of ports, what each takes beside its data, and what DPDK needs in any case, MiB.
+const BUFFERS: u32 = 8191;
+const OVERHEAD: u32 = 512;
+const LEAST_MEMORY: u32 = 16;
 
 /// Sends frames of many sessions over DPDK ports, and checks every frame that comes back.
 #[derive(Parser)]
@@ -30,7 +39,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         profile: PathBuf,
         /// Idle timeout of each, seconds; 0 is the gateway's default
-        #[arg(long, default_value_t = 3600)]
+        #[arg(long, default_value_t = 3600, value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_TIMEOUT)))]
         timeout: u32,
     },
     /// Send at a rate, or as fast as frames come back, and tell what came back
@@ -38,42 +47,42 @@ enum Command {
         #[command(flatten)]
         common: Common,
         /// Packets a second, or "max": as fast as they come back
-        #[arg(long, default_value = "max", value_parser = parse_rate)]
+        #[arg(long, default_value = "max", value_parser = options::rate)]
         rate: Rate,
         /// With "max": packets on their way
-        #[arg(long, default_value_t = 1000)]
-        window: usize,
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+        window: u32,
         /// Seconds to send
-        #[arg(long, default_value_t = 10.0)]
-        seconds: f64,
+        #[arg(long, default_value = "10", value_parser = options::seconds)]
+        seconds: Duration,
         /// Seconds left out of the rates at the beginning
-        #[arg(long, default_value_t = 0.5)]
-        warm_up: f64,
+        #[arg(long, default_value = "0.5", value_parser = options::warm_up)]
+        warm_up: Duration,
     },
     /// Search for the highest load that loses no more than each goal says
     Search {
         #[command(flatten)]
         common: Common,
         /// Shares that may be lost: 0 is NDR
-        #[arg(long, value_delimiter = ',', default_values_t = [0.0, 0.005])]
+        #[arg(long, value_delimiter = ',', default_values_t = [0.0, 0.005], value_parser = options::goal)]
         goals: Vec<f64>,
         /// Highest load, packets a second
-        #[arg(long, default_value_t = 30e6)]
+        #[arg(long, default_value_t = 30e6, value_parser = options::packets_a_second)]
         most: f64,
         /// Lowest load, packets a second
-        #[arg(long, default_value_t = 1e3)]
+        #[arg(long, default_value_t = 1e3, value_parser = options::packets_a_second)]
         least: f64,
         /// How near the bounds are in the end
-        #[arg(long, default_value_t = 0.01)]
+        #[arg(long, default_value_t = 0.01, value_parser = options::width)]
         width: f64,
         /// Seconds of the first trials
-        #[arg(long, default_value_t = 0.2)]
-        first: f64,
+        #[arg(long, default_value = "0.2", value_parser = options::seconds)]
+        first: Duration,
         /// Seconds of the last trials; RFC 2544 has 60
-        #[arg(long, default_value_t = 2.0)]
-        last: f64,
-        /// Trials for each goal at most
-        #[arg(long, default_value_t = 200)]
+        #[arg(long, default_value = "2", value_parser = options::seconds)]
+        last: Duration,
+        /// Trials for each goal; two more at most, to decide the load that is tried then
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(i64::from(LEAST_TRIALS)..))]
         trials: u32,
     },
 }
@@ -100,10 +109,10 @@ struct Common {
     #[arg(long)]
     no_huge: bool,
     /// Memory for buffers, MiB
-    #[arg(long, default_value_t = 128)]
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(i64::from(LEAST_MEMORY)..))]
     memory: u32,
     /// Packets a second of the first packets of flows, before anything is measured; 0: no such phase
-    #[arg(long, default_value_t = 100_000.0)]
+    #[arg(long, default_value_t = 100_000.0, value_parser = options::fill, allow_negative_numbers = true)]
     fill: f64,
     /// Write the result here too, as JSON
     #[arg(long, value_name = "FILE")]
@@ -111,24 +120,6 @@ struct Common {
     /// Further arguments for DPDK's EAL
     #[arg(last = true, value_name = "EAL ARGS")]
     eal: Vec<String>,
-}
-
-#[derive(Clone, Copy)]
-enum Rate {
-    Max,
-    Packets(f64),
-}
-
-fn parse_rate(text: &str) -> Result<Rate, String> {
-    if text == "max" {
-        return Ok(Rate::Max);
-    }
-    let wrong = || format!("{text:?} is neither \"max\" nor a number of packets above 0");
-    text.parse()
-        .ok()
-        .filter(|rate: &f64| rate.is_finite() && *rate > 0.0)
-        .map(Rate::Packets)
-        .ok_or_else(wrong)
 }
 
 /// What is printed as JSON.
@@ -143,8 +134,18 @@ struct Printed {
     bounds: Vec<Bounds>,
 }
 
-/// Runs the command that the process was started with. Fails too if a packet came back wrong.
-pub fn main() -> Result<()> {
+/// Runs the command that the process was started with. Fails too if a packet came back wrong, or none does.
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pktgen: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     match Cli::parse().command {
         Command::Sessions { profile, timeout } => {
             let profile = Profile::load(&profile)?;
@@ -154,26 +155,25 @@ pub fn main() -> Result<()> {
         }
         Command::Run { common, rate, window, seconds, warm_up } => {
             let load = match rate {
-                Rate::Max => Load::Window(window),
+                Rate::Max => Load::Window(window as usize),
                 Rate::Packets(rate) => Load::Rate(rate),
             };
-            let duration = duration(seconds)? + duration(warm_up)?;
-            let trial = Trial { warm_up: self::duration(warm_up)?, ..Trial::new(load, duration) };
+            let trial = Trial { warm_up, ..Trial::new(load, seconds + warm_up) };
             common.with(|bed| {
                 let outcome = bed.generator.run(&mut bed.traffic, &trial)?;
-                print!("{}", outcome.table());
+                say(outcome.table().trim_end());
                 bed.result.trial = Some(outcome);
                 Ok(())
             })
         }
         Command::Search { common, goals, most, least, width, first, last, trials } => {
-            let (first, last) = (duration(first)?, duration(last)?);
-            ensure!(0.0 < least && least < most, "--least must be above 0 and below --most");
+            ensure!(least < most, "--least {least} must be below --most {most}");
+            ensure!(first <= last, "--first must not be longer than --last: trials get longer");
             common.with(|bed| {
                 for loss_ratio in goals {
                     let goal = Goal { loss_ratio, width, first, last, trials };
                     let bounds = bed.search(goal, (least, most))?;
-                    println!("{}", describe(&bounds));
+                    say(describe(&bounds));
                     bed.result.bounds.push(bounds);
                 }
                 Ok(())
@@ -191,10 +191,6 @@ fn unless_closed(written: Result<()>) -> Result<()> {
         kind == Some(std::io::ErrorKind::BrokenPipe)
     };
     written.or_else(|error| if closed(&error) { Ok(()) } else { Err(error) })
-}
-
-fn duration(seconds: f64) -> Result<Duration> {
-    Duration::try_from_secs_f64(seconds).context("seconds must be 0 or more")
 }
 
 fn describe(bounds: &Bounds) -> String {
@@ -216,11 +212,29 @@ struct Bed {
     result: Printed,
 }
 
+/// Fails if the device is dead, or makes mistakes.
+fn judge(outcome: &Outcome) -> Result<()> {
+    let Counts { wrong, samples, .. } = &outcome.counts;
+    let first = samples.first().map(String::as_str).unwrap_or_default();
+    ensure!(*wrong == 0, "{wrong} packets came back wrong, the first: {first}");
+    outcome.verdict().map_or(Ok(()), |why| bail!(why))
+}
+
 impl Bed {
+    /// The first packets of all flows, at so many a second.
+    fn fill(&mut self, rate: f64) -> Result<()> {
+        if rate == 0.0 {
+            return Ok(());
+        }
+        let filled = self.generator.fill(&mut self.traffic, rate, 3)?;
+        say(format_args!("filled: {} flows, {} came back", filled.sent, filled.counts.unique()));
+        judge(self.result.fill.insert(filled)).context("filling")
+    }
+
     fn search(&mut self, goal: Goal, range: (f64, f64)) -> Result<Bounds> {
         let mut measure = |rate: f64, duration: Duration| -> Result<Measured> {
             let outcome = self.generator.run(&mut self.traffic, &Trial::new(Load::Rate(rate), duration))?;
-            ensure!(outcome.counts.wrong == 0, "packets came back wrong:\n{}", outcome.table());
+            judge(&outcome).with_context(|| format!("at {rate:.0} packets a second"))?;
             Ok(Measured { loss_ratio: outcome.loss_ratio(), forwarded: outcome.rx_pps })
         };
         Search::new(goal, range, &mut measure).run()
@@ -230,45 +244,53 @@ impl Bed {
 impl Common {
     /// Opens the ports, fills, does `work`, and prints.
     fn with(self, work: impl FnOnce(&mut Bed) -> Result<()>) -> Result<()> {
+        if let Some(file) = &self.json {
+            check_file("--json", file)?;
+        }
+        let memif = options::memif_arguments(&self.port).map(options::memif).transpose()?;
+        ensure!(
+            memif.is_none() || self.rx_port.is_none(),
+            "--rx-port: frames come back over the memif that they are sent to; leave it out"
+        );
         let profile = Profile::load(&self.profile)?;
         let sessions = match &self.sessions {
             Some(file) => sessions::read(file, &profile)?,
             None => flows::sessions(&profile)?,
         };
-        let eal = self.eal()?;
         let longest = profile.frame.turns().iter().max().copied().unwrap_or_default();
         // Tags and tunnel, both ways; and never less than what ports without a mind for it want.
         let room = (longest + 128).max(2048);
+        let buffers = if memif.is_some() { 0 } else { (BUFFERS * (u32::from(room) + OVERHEAD)) >> 20 };
+        ensure!(
+            self.memory >= LEAST_MEMORY + buffers,
+            "--memory {}: frames of up to {longest} bytes need {} MiB",
+            self.memory,
+            LEAST_MEMORY + buffers
+        );
+        let eal = self.eal()?;
         let mut _ports = Vec::new();
-        let link: Link = match self.port.strip_prefix("memif,") {
-            Some(arguments) => memif(arguments, room)?.into(),
+        let link: Link = match memif {
+            Some(memif) => options::connect(&MemifOptions { buffer: room, ..memif })?.into(),
             None => self.open_ports(&eal, longest, room, &mut _ports)?.into(),
         };
         let traffic = Traffic::with_sessions(&eal, &profile, sessions);
         let generator = Generator::new(&eal, link);
         let result = Printed { flows: traffic.flows(), profile, fill: None, trial: None, bounds: Vec::new() };
         let mut bed = Bed { generator, traffic, result };
-        if self.fill > 0.0 {
-            let filled = bed.generator.fill(&mut bed.traffic, self.fill, 3)?;
-            println!("filled: {} flows, {} came back", filled.sent, filled.counts.unique());
-            bed.result.fill = Some(filled);
-        }
-        let done = work(&mut bed);
+        let done = bed.fill(self.fill).and_then(|()| work(&mut bed));
         if let Some(file) = &self.json {
             std::fs::write(file, serde_json::to_string_pretty(&bed.result)? + "\n")
                 .with_context(|| file.display().to_string())?;
         }
         done?;
-        let wrong = bed.result.trial.as_ref().map_or(0, |outcome| outcome.counts.wrong);
-        ensure!(wrong == 0, "{wrong} packets came back wrong");
-        Ok(())
+        bed.result.trial.as_ref().map_or(Ok(()), judge)
     }
 
     /// Queues of the ports to send and to receive by; the ports themselves go to `opened`.
     fn open_ports(&self, eal: &Eal, longest: u16, room: u16, opened: &mut Vec<Port>) -> Result<Ports> {
         let pool = PoolOptions {
             name: "pktgen",
-            count: 8191,
+            count: BUFFERS,
             cache: 512,
             data_room: room,
             ..PoolOptions::default()
@@ -312,28 +334,6 @@ impl Common {
         };
         Ok(Eal::init(&options)?)
     }
-}
-
-/// A memif by its arguments: socket=NAME, socket-abstract=yes, id=N, rsize=N, rings=N.
-fn memif(arguments: &str, longest: u16) -> Result<Memif> {
-    let mut options = MemifOptions { buffer: longest, ..MemifOptions::default() };
-    for argument in arguments.split(',') {
-        let (key, value) = argument.split_once('=').unwrap_or((argument, ""));
-        let wrong = || {
-            format!(
-                "--port memif: {argument:?}: wanted are socket=NAME, socket-abstract=yes or no, id=N, rsize=1 to 14, rings=N"
-            )
-        };
-        match key {
-            "socket" => options.socket = value,
-            "socket-abstract" => options.abstract_socket = value == "yes",
-            "id" => options.id = value.parse().with_context(wrong)?,
-            "rsize" => options.ring_bits = value.parse().with_context(wrong)?,
-            "rings" => options.rx_rings = value.parse().with_context(wrong)?,
-            _ => anyhow::bail!(wrong()),
-        }
-    }
-    Ok(Memif::connect(&options)?)
 }
 
 /// Ports over memif, or with cables, need a moment.

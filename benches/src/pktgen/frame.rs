@@ -3,6 +3,7 @@
 use super::flows::Tuple;
 use super::profile::{Profile, Protocol, Side, Underlay};
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
 /// Headers around the inner Ethernet frame of a tunnel, tag left out.
 const TUNNEL: usize = 14 + 20 + 8 + 8;
@@ -96,6 +97,49 @@ impl Shape {
     /// A frame's bytes in memory, with tags and tunnel, without FCS.
     pub fn len(&self, size: u16) -> usize {
         self.ip + usize::from(size) - ETHERNET
+    }
+
+    /// The header field that a byte belongs to, and where that is.
+    pub fn field(&self, at: usize) -> (&'static str, Range<usize>) {
+        let ethernet = |start: usize, ip: usize| {
+            let mut fields = vec![("destination MAC", start, 6), ("source MAC", start + 6, 6)];
+            if ip > start + 14 {
+                fields.extend([("tag protocol", start + 12, 2), ("VLAN tag", start + 14, 2)]);
+            }
+            fields.push(("EtherType", ip - 2, 2));
+            fields
+        };
+        let ipv4 = |start: usize| {
+            [
+                ("IP version", start, 1),
+                ("DSCP", start + 1, 1),
+                ("IP length", start + 2, 2),
+                ("IP identification", start + 4, 2),
+                ("IP fragment", start + 6, 2),
+                ("TTL", start + 8, 1),
+                ("IP protocol", start + 9, 1),
+                ("IP checksum", start + 10, 2),
+                ("source address", start + 12, 4),
+                ("destination address", start + 16, 4),
+            ]
+        };
+        let mut fields = Vec::new();
+        if let Some(outer) = self.outer {
+            fields.extend(ethernet(0, outer));
+            fields.extend(ipv4(outer));
+            let udp = outer + 20;
+            fields.extend([("UDP source port", udp, 2), ("UDP destination port", udp + 2, 2)]);
+            fields.extend([("UDP length", udp + 4, 2), ("UDP checksum", udp + 6, 2)]);
+            fields.extend([
+                ("VXLAN flags", udp + 8, 4),
+                ("VNI", udp + 12, 3),
+                ("VXLAN reserved byte", udp + 15, 1),
+            ]);
+        }
+        fields.extend(ethernet(self.ethernet, self.ip));
+        fields.extend(ipv4(self.ip));
+        let mut fields = fields.into_iter().map(|(name, start, len)| (name, start..start + len));
+        fields.find(|(_, range)| range.contains(&at)).unwrap_or(("L4 header", at..at + 1))
     }
 
     /// Addresses and ports as they are in a frame long enough.
@@ -258,6 +302,34 @@ mod tests {
             destination_port: 443,
         };
         Content { macs: [[2; 6], [4; 6]], tuple, protocol, reply: false, ttl: 64, size }
+    }
+
+    #[test]
+    fn bytes_belong_to_fields() {
+        let profile = Profile::parse(VLAN_TO_VXLAN).unwrap();
+        let shape = |side| Encapsulation::new(&profile, side, Sender::Us).shape(Protocol::Udp);
+        let (tagged, tunnelled) = (shape(&profile.inside), shape(&profile.outside));
+        for (at, field) in [
+            (5, ("destination MAC", 0..6)),
+            (6, ("source MAC", 6..12)),
+            (15, ("VLAN tag", 14..16)),
+            (17, ("EtherType", 16..18)),
+            (26, ("TTL", 26..27)),
+            (40, ("L4 header", 40..41)),
+        ] {
+            assert_eq!(tagged.field(at), field);
+        }
+        for (at, field) in [
+            (15, ("VLAN tag", 14..16)),
+            (33, ("source address", 30..34)),
+            (40, ("UDP destination port", 40..42)),
+            (51, ("VNI", 50..53)),
+            (54, ("destination MAC", 54..60)),
+            (66, ("EtherType", 66..68)),
+            (76, ("TTL", 76..77)),
+        ] {
+            assert_eq!(tunnelled.field(at), field);
+        }
     }
 
     /// Judged by another implementation of the formats.

@@ -78,6 +78,10 @@ struct Run<'g> {
     /// Given up for lost, with a window.
     written_off: u64,
     last_arrival: u64,
+    /// Ticks that count.
+    elapsed: u64,
+    /// Of those, until the last packet came back; and how many had been sent by then.
+    heard: (u64, u64),
 }
 
 /// How far a trial is, in ticks and packets.
@@ -125,8 +129,16 @@ impl Generator {
             self.link.send_one(frame)?;
         }
         let start = dpdk::tsc();
-        let mut run =
-            Run { traffic, trial: number, sent: 0, refused: 0, written_off: 0, last_arrival: start };
+        let mut run = Run {
+            traffic,
+            trial: number,
+            sent: 0,
+            refused: 0,
+            written_off: 0,
+            last_arrival: start,
+            elapsed: 0,
+            heard: (0, 0),
+        };
         let rate = if let Load::Rate(rate) = trial.load { rate } else { 0.0 };
         let (longest, calls_system) = (run.traffic.templates.longest(), self.link.calls_system());
         let mut pace = Pace::new(rate, longest, start, self.hz, calls_system.then(Waited::start));
@@ -140,6 +152,7 @@ impl Generator {
             let now = dpdk::tsc();
             let stalled = pace.stalled;
             let step = pace.tick(now, moved);
+            run.elapsed = pace.elapsed();
             busy += if moved > 0 { step } else { 0 };
             if pace.stalled > stalled {
                 // This thread was held up, and the device perhaps with it.
@@ -172,7 +185,10 @@ impl Generator {
         let hz = self.hz as f64;
         let per_second = |packets: u64| packets as f64 / ticks * hz;
         run.sent -= self.link.give_up() as u64;
+        let (silent, unanswered) = (run.elapsed - run.heard.0, run.sent > run.heard.1);
+        let heard = run.back();
         self.drain(&mut run, trial.drain);
+        let silent = if unanswered && run.back() == heard { silent } else { 0 };
         let checker = &run.traffic.checker;
         let counts = checker.counts().clone();
         Ok(Outcome {
@@ -184,6 +200,8 @@ impl Generator {
             lost: run.sent.saturating_sub(counts.unique()),
             tx_pps: per_second(after.sent - before.sent),
             rx_pps: per_second(after.received - before.received),
+            silent_seconds: silent as f64 / hz,
+            disconnected: !self.link.is_connected(),
             generator_busy: (after.busy - before.busy) as f64 / ticks,
             latency_us: Latency::of(checker.latency()),
             latency_at_most_us: Latency::of(&checker.latency_at_most()),
@@ -235,9 +253,13 @@ impl Generator {
 
     #[inline]
     fn receive(&mut self, run: &mut Run<'_>) -> usize {
+        let before = run.back();
         let count = self.link.receive(&mut run.traffic.checker);
         if count > 0 {
             run.last_arrival = dpdk::tsc();
+            if run.back() > before {
+                run.heard = (run.elapsed, run.sent);
+            }
         }
         count
     }

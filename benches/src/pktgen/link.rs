@@ -86,6 +86,14 @@ impl Link {
         matches!(self, Self::Ports(_))
     }
 
+    /// Whether the other end is there still. Ports do not tell.
+    pub fn is_connected(&self) -> bool {
+        match self {
+            Self::Ports(_) => true,
+            Self::Memif(memif) => memif.is_connected(),
+        }
+    }
+
     /// That frames of this many bytes can be sent.
     pub fn check_room(&self, longest: usize) -> Result<()> {
         let room = match self {

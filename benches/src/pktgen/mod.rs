@@ -18,6 +18,7 @@ pub mod link;
 pub mod generator;
 pub mod search;
 pub mod sessions;
+mod options;
 pub mod cli;
 
 pub use flows::{Session, Tuple};

@@ -40,6 +40,13 @@ impl Mould {
         difference == [0; 2]
     }
 
+    /// What the bytes of a range must be; zeroes where they are free.
+    pub fn bytes(&self, range: std::ops::Range<usize>) -> Vec<u8> {
+        let bytes =
+            self.blocks.iter().flat_map(|(block, _)| block.iter().flat_map(|word| word.to_ne_bytes()));
+        bytes.skip(range.start).take(range.len()).collect()
+    }
+
     /// The first byte that differs.
     pub fn difference(&self, data: &[u8]) -> Option<usize> {
         let words = self.blocks.iter().flat_map(|(block, mask)| block.iter().zip(mask));
@@ -69,5 +76,6 @@ mod tests {
             data[fixed] ^= 1;
         }
         assert!(!mould.matches(&data[..15]), "too short to say");
+        assert_eq!(mould.bytes(5..8), [5, 6, 7]);
     }
 }

@@ -65,7 +65,7 @@ pub enum Protocol {
 
 /// A frame's bytes as RFC 2544 counts them: with FCS, without tags and tunnel headers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "wanted is a number of bytes, or \"imix\"")]
 pub enum Size {
     /// All alike.
     Fixed(u16),
@@ -242,18 +242,23 @@ impl Profile {
             );
         }
         for (name, side) in [("inside", &self.inside), ("outside", &self.outside)] {
+            // As the gateway's configuration has them.
+            let lifs = 1..=i32::MAX as u32;
+            ensure!(lifs.contains(&side.lif), "{name}: lif {} is not in 1 to {}", side.lif, lifs.end());
             match (side.vlan, side.vni) {
                 (Some(_), Some(_)) => bail!("{name}: has vlan and vni; leave one out"),
                 (Some(vlan), _) => {
                     ensure!((1..=4094).contains(&vlan), "{name}: vlan {vlan} is not in 1 to 4094");
                 }
                 (_, Some(vni)) => {
-                    ensure!(vni < 1 << 24, "{name}: vni {vni} does not fit 24 bits");
+                    ensure!((1..1 << 24).contains(&vni), "{name}: vni {vni} is not in 1 to 16777215");
                     ensure!(self.underlay.is_some(), "{name}: has a vni, but there is no [underlay]");
                 }
                 (None, None) => {}
             }
         }
+        let vlan = self.underlay.as_ref().map_or(0, |underlay| underlay.vlan);
+        ensure!(vlan <= 4094, "underlay: vlan {vlan} is not in 1 to 4094, nor 0 for none");
         let loops = matches!(self.expect, Expect::Same | Expect::Macswap);
         ensure!(
             self.expect != Expect::Learn || self.direction == Direction::Forward,
@@ -297,6 +302,11 @@ pub(crate) mod tests {
         assert!(wrong("vlan = 100", "vlan = 4095").contains("1 to 4094"));
         assert!(wrong("vni = 2000", "vni = 2000, vlan = 3").contains("leave one out"));
         assert!(wrong("sessions = 1000", "sessions = 1000\ncolour = 3").contains("colour"));
+        assert!(wrong("sessions = 1000", "sessions = 1000\nframe = \"imax\"").contains("bytes, or \"imix\""));
+        assert!(wrong("vni = 2000", "vni = 0").contains("1 to 16777215"));
+        assert!(wrong("vni = 2000", "vni = 16777216").contains("1 to 16777215"));
+        assert!(wrong("lif = 2", "lif = 0").contains("outside: lif 0 is not in 1 to 2147483647"));
+        assert!(wrong("vlan = 2\n", "vlan = 4095\n").contains("underlay: vlan 4095"));
     }
 
     #[test]

@@ -91,20 +91,20 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Of nanoseconds.
-    pub fn of(histogram: &Histogram<u64>) -> Self {
+    /// Of nanoseconds; None of none.
+    pub fn of(histogram: &Histogram<u64>) -> Option<Self> {
         if histogram.is_empty() {
-            return Self::default();
+            return None;
         }
         let micros = |nanos: u64| nanos as f64 / 1e3;
-        Self {
+        Some(Self {
             min: micros(histogram.min()),
             mean: histogram.mean() / 1e3,
             p50: micros(histogram.value_at_quantile(0.5)),
             p99: micros(histogram.value_at_quantile(0.99)),
             p99_9: micros(histogram.value_at_quantile(0.999)),
             max: micros(histogram.max()),
-        }
+        })
     }
 }
 
@@ -132,11 +132,22 @@ pub struct Outcome {
     pub rx_pps: f64,
     /// Share of that time in which the generator had work: near 1, the generator is the limit and not the device.
     pub generator_busy: f64,
-    /// From the making of a packet's burst to its arrival.
-    pub latency_us: Latency,
+    /// Seconds in which nothing came back at the end, though packets had been sent; 0 if something came after them.
+    pub silent_seconds: f64,
+    /// The other end of the memif is gone.
+    pub disconnected: bool,
+    /// From the making of a packet's burst to its arrival; None if nothing arrived.
+    pub latency_us: Option<Latency>,
     /// The same with untimed packets, as if they had arrived when they were seen: the most that it can be.
-    pub latency_at_most_us: Latency,
+    pub latency_at_most_us: Option<Latency>,
 }
+
+/// Silence that a device which forwards does not keep.
+const SILENCE: f64 = 1.0;
+/// Where to look when nothing comes back.
+const LOOK: &str = "see whether the device runs, and has ports, MACs and tags as the profile says; a gateway's `gateway stats` \
+                    counts what came, what it dropped and trapped; pktgen answers no ARP: with VXLAN, \
+                    [underlay] neighbors needs an entry for it";
 
 impl Outcome {
     /// Lost packets as a share of those sent.
@@ -144,9 +155,32 @@ impl Outcome {
         if self.sent == 0 { 0.0 } else { self.lost as f64 / self.sent as f64 }
     }
 
+    /// Why the device must be dead, or have died; None if it seems to live.
+    pub fn verdict(&self) -> Option<String> {
+        let Self { sent, seconds, silent_seconds, .. } = self;
+        if self.disconnected {
+            let since = (seconds - silent_seconds).max(0.0);
+            return Some(format!(
+                "the memif's server went away; the last packet came back after {since:.1} s of {seconds:.1}"
+            ));
+        }
+        if *sent > 0 && self.counts.received + self.counts.wrong == 0 {
+            let taken = sent.saturating_sub(self.refused);
+            return Some(format!("nothing came back: {sent} packets were due, {taken} of them sent; {LOOK}"));
+        }
+        (*silent_seconds >= SILENCE).then(|| {
+            format!(
+                "nothing came back in the last {silent_seconds:.1} s of {seconds:.1}, though packets were sent; {LOOK}"
+            )
+        })
+    }
+
     /// For people.
     pub fn table(&self) -> String {
-        let Self { counts, latency_us: l, .. } = self;
+        let Self { counts, .. } = self;
+        let latency = self.latency_us.map_or("-".into(), |l| {
+            format!("p50 {:.1}  p99 {:.1}  p99.9 {:.1}  max {:.1}", l.p50, l.p99, l.p99_9, l.max)
+        });
         let mpps = |pps: f64| format!("{:.3} Mpps", pps / 1e6);
         let mut rows = vec![
             ("sent", format!("{} in {:.3} s, {}", self.sent, self.seconds, mpps(self.tx_pps))),
@@ -170,10 +204,7 @@ impl Outcome {
             ("wrong", counts.wrong.to_string()),
             ("others", format!("{} of earlier trials, {} foreign", counts.stale, counts.foreign)),
             ("generator", format!("{:.1} % busy", 100.0 * self.generator_busy)),
-            (
-                "latency, µs",
-                format!("p50 {:.1}  p99 {:.1}  p99.9 {:.1}  max {:.1}", l.p50, l.p99, l.p99_9, l.max),
-            ),
+            ("latency, µs", latency),
         ];
         if self.stalled_seconds > 0.0 {
             rows.push((
@@ -186,5 +217,39 @@ impl Outcome {
         }
         rows.extend(counts.samples.iter().map(|sample| ("wrong packet", sample.clone())));
         rows.iter().map(|(name, value)| format!("{name:<13} {value}\n")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(sent: u64, received: u64, silent_seconds: f64) -> Outcome {
+        let counts = Counts { received, ..Counts::default() };
+        Outcome { sent, seconds: 10.0, silent_seconds, counts, ..Outcome::default() }
+    }
+
+    #[test]
+    fn a_dead_device_is_told_from_a_lossy_one() {
+        let verdict = |outcome: Outcome| outcome.verdict().unwrap_or_default();
+        assert_eq!(verdict(outcome(0, 0, 0.0)), "");
+        assert_eq!(verdict(outcome(1_000, 1, 0.9)), "");
+        let none = verdict(Outcome { refused: 900, ..outcome(1_000, 0, 10.0) });
+        assert!(none.starts_with("nothing came back: 1000 packets were due, 100 of them sent"), "{none}");
+        let died = verdict(outcome(1_000, 500, 2.5));
+        assert!(died.starts_with("nothing came back in the last 2.5 s of 10.0"), "{died}");
+        let gone = verdict(Outcome { disconnected: true, ..outcome(1_000, 500, 2.5) });
+        assert!(gone.contains("server went away") && gone.contains("after 7.5 s of 10.0"), "{gone}");
+        let wrong = Counts { wrong: 5, ..Counts::default() };
+        assert_eq!(verdict(Outcome { counts: wrong, ..outcome(5, 0, 0.0) }), "", "told as wrong");
+    }
+
+    #[test]
+    fn no_sample_is_no_latency() {
+        let none = Outcome::default().table();
+        assert!(none.lines().any(|line| line.starts_with("latency") && line.ends_with(" -")), "{none}");
+        let one =
+            Outcome { latency_us: Some(Latency { p50: 7.5, ..Latency::default() }), ..Outcome::default() };
+        assert!(one.table().contains("p50 7.5"), "{}", one.table());
     }
 }

@@ -1,8 +1,9 @@
 //! What is done with reports after the measurement.
 
-use super::compare::compare;
+use super::compare::{compare, have_common};
 use super::{Report, page, plots};
 use anyhow::{Context, Result, bail, ensure};
+use benches::output::say;
 use clap::Subcommand;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,24 +79,32 @@ fn publish(path: &Path, into: &Path) -> Result<()> {
     if fs::canonicalize(&copy).ok() != fs::canonicalize(path).ok() {
         fs::copy(path, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
     }
-    println!("report: {}", into.join("report.md").display());
+    say(format_args!("report: {}", into.join("report.md").display()));
     Ok(())
 }
 
 fn judge(old: &Path, new: &Path, threshold: f64, any_machine: bool) -> Result<usize> {
-    let (old, new) = (Report::read(old)?, Report::read(new)?);
+    let read = |path: &Path| {
+        let report = Report::read(path)?;
+        ensure!(!report.results.is_empty(), "{}: holds no figures", path.display());
+        Ok(report)
+    };
+    let (old, new) = (read(old)?, read(new)?);
     if let Some(why) = old.machine.differs_from(&new.machine) {
         if !any_machine {
             bail!("not the same machine: {why}; `--any-machine` compares them nevertheless");
         }
-        println!("not the same machine: {why}");
+        say(format_args!("not the same machine: {why}"));
     }
     for (label, before, after) in old.machine.changes(&new.machine) {
-        println!("{label}: {before:?}, then {after:?}");
+        say(format_args!("{label}: {before:?}, then {after:?}"));
     }
+    ensure!(
+        have_common(&old, &new),
+        "the reports have no figure in common; measure the same benches (--only)"
+    );
     let (table, worse) = compare(&old, &new, threshold);
-    print!("{table}");
-    println!("{worse} worse beyond noise");
+    say(format_args!("{table}{worse} worse beyond noise"));
     Ok(worse)
 }
 
@@ -126,6 +135,22 @@ mod tests {
         assert_eq!(code(&fast, &other, false), 2);
         assert_eq!(code(&fast, &other, true), 0);
         assert_eq!(code(&fast, &folder.path().join("none.json"), false), 2);
+    }
+
+    #[test]
+    fn nothing_to_compare_is_2() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = written(folder.path(), "one.json", "a", 10.0);
+        let save = |name: &str, mut report: Report| {
+            report.machine = Report::read(&one).unwrap().machine;
+            report.write(&folder.path().join(name)).unwrap();
+            folder.path().join(name)
+        };
+        let empty = save("empty.json", sample(&[]));
+        let other = save("other.json", sample(&[("replay.mpps", "Mpps", &[1.0])]));
+        for (old, new) in [(&empty, &empty), (&one, &empty), (&empty, &one), (&one, &other)] {
+            assert_eq!(code(old, new, false), 2);
+        }
     }
 
     #[test]

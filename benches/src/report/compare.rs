@@ -73,6 +73,16 @@ pub fn change(old: &Figure, new: &Figure, threshold: f64) -> Change {
     }
 }
 
+/// The figure of a report that can be compared with `figure`.
+fn counterpart<'r>(report: &'r Report, figure: &Figure) -> Option<&'r Figure> {
+    report.figure(&figure.name).filter(|other| other.unit == figure.unit)
+}
+
+/// Whether there is something to compare.
+pub fn have_common(old: &Report, new: &Report) -> bool {
+    old.results.iter().any(|figure| counterpart(new, figure).is_some())
+}
+
 /// The table, and how many figures got worse.
 pub fn compare(old: &Report, new: &Report, threshold: f64) -> (String, usize) {
     let mut table = format!(
@@ -82,7 +92,7 @@ pub fn compare(old: &Report, new: &Report, threshold: f64) -> (String, usize) {
     let mut worse = 0;
     let mut missing = Vec::new();
     for before in &old.results {
-        let Some(after) = new.figure(&before.name).filter(|after| after.unit == before.unit) else {
+        let Some(after) = counterpart(new, before) else {
             missing.push(before.name.as_str());
             continue;
         };
@@ -110,7 +120,7 @@ pub fn compare(old: &Report, new: &Report, threshold: f64) -> (String, usize) {
     let fresh: Vec<_> = names.filter(|name| old.figure(name).is_none()).collect();
     for (what, names) in [("only in the first", missing), ("only in the second", fresh)] {
         if !names.is_empty() {
-            let _ = writeln!(table, "{what}: {}", names.join(", "));
+            let _ = writeln!(table, "{what}:\n  {}", names.join("\n  "));
         }
     }
     (table, worse)
@@ -204,8 +214,10 @@ mod tests {
         assert_eq!(worse, 2, "{table}");
         let line = table.lines().find(|line| line.starts_with("hotpath.mpps.1k")).unwrap();
         assert!(line.contains("0.500") && line.ends_with("WORSE"), "{line}");
-        assert!(table.contains("only in the first: gone.before\n"), "{table}");
-        assert!(table.contains("only in the second: come.since\n"), "{table}");
+        assert!(
+            table.ends_with("only in the first:\n  gone.before\nonly in the second:\n  come.since\n"),
+            "{table}"
+        );
         assert_eq!(compare(&old, &old, 0.02).1, 0);
     }
 }

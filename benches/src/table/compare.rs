@@ -6,6 +6,7 @@
 use super::rivals::{Dash, Hashbrown, Own, Rival, Rte, flows};
 use crate::{Stand, cores, traffic};
 use anyhow::{Context, Result, bail, ensure};
+use benches::output::say;
 use conntrack::FlowKeyV4;
 use conntrack::table::BURST;
 use dpdk::{Eal, EalOptions};
@@ -51,7 +52,10 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     }
     for (size, sessions, runs) in sizes {
         if sessions > 1_000_000 && available_kib() < ROOM {
-            println!("table: 16 million sessions in other tables left out, they need {} GiB", ROOM >> 20);
+            say(format_args!(
+                "table: 16 million sessions in other tables left out, they need {} GiB",
+                ROOM >> 20
+            ));
             continue;
         }
         let output = Command::new(std::env::current_exe()?)

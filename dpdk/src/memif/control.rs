@@ -137,6 +137,15 @@ impl Control {
         }
     }
 
+    /// Whether the server is there still, and has not taken its leave.
+    pub(super) fn is_open(&self) -> bool {
+        let mut kind = [0; 2];
+        match recv(self.socket.as_raw_fd(), &mut kind, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+            Ok(len) => len > 0 && u16::from_ne_bytes(kind) != DISCONNECT,
+            Err(error) => matches!(error, Errno::EAGAIN | Errno::EINTR),
+        }
+    }
+
     fn failed(&self, operation: &'static str, error: Errno) -> MemifError {
         MemifError::Socket { socket: self.name.clone(), operation, source: io::Error::from(error) }
     }
