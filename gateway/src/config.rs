@@ -8,8 +8,8 @@ mod sections;
 mod tls;
 mod value;
 
-pub(crate) use value::is_pci;
 pub use value::{format_mac, parse_mac};
+pub(crate) use value::{interface, is_pci};
 
 use conntrack::table::Timeouts;
 use control::Endpoint;

@@ -1,6 +1,6 @@
 //! NUMA: the node that packets and sessions are on, and who reaches for them from another one.
 
-use crate::config::{Config, Eal, LoadError, Problem, is_pci};
+use crate::config::{Config, Eal, LoadError, Problem, interface, is_pci};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -87,15 +87,13 @@ impl Machine {
 
     /// The node of a PCI device, or of the interface that a virtual device takes.
     pub fn of_device(&self, device: &str) -> Option<u16> {
-        let mut parts = device.split(',');
-        let name = parts.next()?;
+        let name = device.split(',').next()?;
         let file = if is_pci(name) {
             let domain = if name.len() == "00:00.0".len() { "0000:" } else { "" };
             let address = format!("{domain}{name}").to_ascii_lowercase();
             self.sys.join("bus/pci/devices").join(address).join("numa_node")
         } else {
-            let interface = parts.find_map(|part| part.strip_prefix("iface="))?;
-            self.sys.join("class/net").join(interface).join("device/numa_node")
+            self.sys.join("class/net").join(interface(device)?).join("device/numa_node")
         };
         // -1 where the firmware does not tell.
         fs::read_to_string(file).ok()?.trim().parse().ok()

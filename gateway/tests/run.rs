@@ -11,8 +11,9 @@ use proto::gateway::v1::GetStatsRequest;
 use proto::gateway::v1::gateway_client::GatewayClient;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -326,6 +327,25 @@ fn a_second_gateway_and_a_missing_device_end_with_a_reason() {
     assert_eq!(missing.status.code(), Some(1));
     let errors = String::from_utf8_lossy(&missing.stderr).into_owned();
     assert!(errors.contains("port \"uplink\": device net_af_packet0,iface=gone0: "), "{errors}");
+}
+
+/// Before DPDK looks for the interface, which is none.
+#[test]
+fn an_interface_of_another_process_stays_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let interface = format!("held-{}", std::process::id());
+    let name = SocketAddr::from_abstract_name(format!("openoffload-gateway/port/{interface}")).unwrap();
+    let _held = UnixListener::bind_addr(&name).unwrap();
+    let device = format!("\"net_af_packet0,iface={interface}\"");
+    let text = configuration(dir.path(), "").replace("\"net_ring0\"", &device);
+    let output = output(command(dir.path(), &text));
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = format!(
+        "port \"uplink\": interface {interface} is used by another gateway, process {}: stop that one first",
+        std::process::id()
+    );
+    assert!(errors.starts_with(&expected), "{errors}");
 }
 
 #[test]
