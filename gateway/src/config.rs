@@ -36,8 +36,8 @@ pub struct Config {
     pub activation: Option<ActivationConfig>,
     /// `[log]`.
     pub log: Log,
-    /// Where `numa` stands in the file; 1 without one.
-    pub numa_line: usize,
+    /// Where things stand in the file.
+    pub(crate) lines: sections::Lines,
 }
 
 /// `[eal]`: cores and memory.

@@ -94,6 +94,27 @@ fn check_warns_of_a_node_that_is_not_there() {
     assert!(stderr(&output).starts_with(&warning), "{}", stderr(&output));
 }
 
+/// What `run` refuses or warns of; the file may be for another machine.
+#[test]
+fn check_warns_of_what_does_not_run_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[eal]\nworkers = [1023]\n".to_owned() + include_str!("golden/gateway.toml");
+    let text = text.replace("\"net_null0\"", "\"eth1\"\nmtu = 1500");
+    let file = write(dir.path(), "far.toml", text);
+    let output = gateway(&["check", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let (errors, name) = (stderr(&output), file.display());
+    let expected = [
+        format!("warning: {name}:2: [eal] workers: this machine has no CPU 1023: write lcores of 0"),
+        format!("warning: {name}:5: [[port]] \"uplink\": device = \"eth1\" is no DPDK device: "),
+        format!(
+            "warning: {name}:6: [[port]] \"uplink\": mtu = 1500 is too small for the packets of LIF \"blue\""
+        ),
+    ];
+    assert_eq!(errors.lines().count(), expected.len(), "{errors}");
+    assert!(errors.lines().zip(&expected).all(|(line, start)| line.starts_with(start)), "{errors}");
+}
+
 #[test]
 fn check_refuses_keys_that_are_none() {
     let dir = tempfile::tempdir().unwrap();

@@ -389,6 +389,18 @@ fn memory_is_on_the_configured_node() {
 }
 
 #[test]
+fn cpus_and_devices_that_are_not_there_end_it_before_anything_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = configuration(dir.path(), "").replace("[eal]\n", "[eal]\nworkers = [1, 1023]\n");
+    let output = output(command(dir.path(), &text.replace("\"net_ring0\"", "\"eth1\"")));
+    assert_eq!(output.status.code(), Some(64));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(errors.lines().count(), 2, "{errors}");
+    assert!(errors.contains("device = \"eth1\" is no DPDK device: write"), "{errors}");
+    assert!(errors.contains("[eal] workers: this machine has no CPU 1023: write lcores of 0"), "{errors}");
+}
+
+#[test]
 fn a_node_that_is_not_there_ends_it_before_anything_is_opened() {
     let dir = tempfile::tempdir().unwrap();
     let text = configuration(dir.path(), "").replace("[eal]\n", "[eal]\nnuma = 31\n");
