@@ -61,7 +61,7 @@ impl From<LoadError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Code::Failed, format!("{error:#}"))
+        Self::new(Code::Failed, control::client::causes(error.as_ref()))
     }
 }
 

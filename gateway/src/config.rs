@@ -182,6 +182,13 @@ fn with_document<T>(
     let readable = without_syntax_errors(text, &problems);
     let (document, _) = DeTable::parse_recoverable(&readable);
     let root = Section::new("the file", 1, document.get_ref(), &problems);
+    if root.has("gateway") && root.has("interface") && !root.has("port") {
+        let message =
+            "this is the offload agent's configuration: give it to `gateway agent`, and here a file as in \
+                       gateway.toml(5)"
+                .to_owned();
+        return Err(LoadError::Problems(vec![Problem { file: file.to_owned(), line: 1, message }]));
+    }
     let made = make(&root, &problems);
     root.finish();
     match (made, problems.into_list()) {

@@ -349,6 +349,20 @@ fn an_interface_of_another_process_stays_its_own() {
 }
 
 #[test]
+fn where_it_cannot_listen_is_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = configuration(dir.path(), "").replace("gw.sock", "none/gw.sock");
+    let output = output(command(dir.path(), &text));
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!(
+        "cannot listen on unix:{}: No such file or directory (os error 2): make its directory first, or choose another path",
+        dir.path().join("none/gw.sock").display()
+    );
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.lines().any(|line| line == expected), "{errors}");
+}
+
+#[test]
 fn keys_that_are_missing_end_it_before_anything_is_opened() {
     let dir = tempfile::tempdir().unwrap();
     let text = configuration(dir.path(), "tls = { cert = \"a.crt\", key = \"a.key\" }\n");

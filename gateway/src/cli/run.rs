@@ -1,6 +1,6 @@
 //! `gateway run`.
 
-use super::{Code, Failure, log};
+use super::{Failure, log};
 use crate::config::{Config, LoadError};
 use crate::numa::Machine;
 use crate::preflight;
@@ -21,6 +21,5 @@ pub(super) fn run(file: &Path, eal_arguments: &[String]) -> Result<(), Failure> 
     for problem in preflight::small_mtus(&config, file) {
         tracing::warn!("{problem}");
     }
-    crate::run::run(file, config, memory, eal_arguments, log::set_level)
-        .map_err(|error| Failure::new(Code::Failed, format!("{error:#}")))
+    Ok(crate::run::run(file, config, memory, eal_arguments, log::set_level)?)
 }
