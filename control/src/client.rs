@@ -51,12 +51,12 @@ pub enum ClientError {
     },
     /// Nobody there, or no agreement on TLS.
     #[error(
-        "cannot connect to {endpoint}: {reason}; is the gateway running, and its control.listen the same?"
+        "cannot connect to {endpoint}: {reason}: is the gateway running, and its control.listen the same?"
     )]
     Connect {
         /// Where.
         endpoint: Endpoint,
-        /// The causes, outermost first.
+        /// The causes.
         reason: String,
     },
 }
@@ -118,13 +118,44 @@ pub(crate) fn tls_config(tls: &ClientTls) -> Result<(ClientTlsConfig, PinnedServ
     Ok((config, verifier))
 }
 
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+/// An error and its causes, outermost first, each said once: transports repeat those below, and some say nothing else.
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    const NOTHING: &str = "transport error";
+    let all = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    let said = all.filter(|text| text != NOTHING).fold(String::new(), |said, text| match said.as_str() {
+        "" => text,
+        before if before.contains(&text) => said,
+        before => format!("{before}: {text}"),
+    });
+    if said.is_empty() { NOTHING.to_owned() } else { said }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn causes_are_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{text}")]
+        struct Outer {
+            text: &'static str,
+            source: Error,
+        }
+        let said = |text| causes(&Outer { text, source: Error::new(ErrorKind::NotFound, "no such file") });
+        assert_eq!(said("cannot open x"), "cannot open x: no such file");
+        assert_eq!(said("cannot open x: no such file: make it"), "cannot open x: no such file: make it");
+        assert_eq!(said("transport error"), "no such file");
     }
-    text
+
+    #[tokio::test]
+    async fn nobody_at_a_unix_socket() {
+        let endpoint: Endpoint = "unix:/nonexistent/x.sock".parse().unwrap();
+        assert_eq!(
+            connect(&endpoint.into()).await.unwrap_err().to_string(),
+            "cannot connect to unix:/nonexistent/x.sock: No such file or directory (os error 2): \
+             is the gateway running, and its control.listen the same?"
+        );
+    }
 }

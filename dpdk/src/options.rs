@@ -50,7 +50,7 @@ impl EalOptions {
     /// The command line these options stand for, without the program's name.
     pub fn arguments(&self) -> Vec<String> {
         let mut args = Vec::new();
-        if !self.extra.iter().any(|arg| is_core_list(arg)) {
+        if !Self::has_core_list(&self.extra) {
             let mut lcores = vec![self.main_lcore];
             lcores.extend(self.workers.iter().filter(|&&lcore| lcore != self.main_lcore));
             let list = lcores.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
@@ -87,6 +87,11 @@ impl EalOptions {
         args.push(format!("--log-level={}", self.log_level));
         args.extend(self.extra.iter().cloned());
         args
+    }
+
+    /// Whether EAL arguments name lcores themselves.
+    pub fn has_core_list(arguments: &[String]) -> bool {
+        arguments.iter().any(|arg| is_core_list(arg))
     }
 
     fn prefix(&self) -> String {

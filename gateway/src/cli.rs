@@ -10,6 +10,7 @@ mod show;
 
 use crate::config::{Config, LoadError};
 use crate::numa::{self, Machine};
+use crate::preflight;
 use clap::{Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -60,7 +61,7 @@ impl From<LoadError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Code::Failed, format!("{error:#}"))
+        Self::new(Code::Failed, control::client::causes(error.as_ref()))
     }
 }
 
@@ -139,9 +140,13 @@ fn check(file: &Path) -> Result<(), Failure> {
         eprintln!("warning: {problem}");
     }
     let machine = Machine::this();
+    let refused = preflight::refused(&config, file, &machine, true);
+    for problem in refused.into_iter().chain(preflight::small_mtus(&config, file)) {
+        eprintln!("warning: {problem}");
+    }
     match machine.memory(&config.eal) {
         // The file may be for another machine.
-        Err(error) => eprintln!("warning: {}", error.at(file, config.numa_line)),
+        Err(error) => eprintln!("warning: {}", error.at(file, config.lines.numa.max(1))),
         Ok(None) => {}
         Ok(Some(memory)) => {
             let port = |position: usize| machine.of_device(&config.ports.get(position)?.device);

@@ -8,8 +8,8 @@ mod sections;
 mod tls;
 mod value;
 
-pub(crate) use value::is_pci;
 pub use value::{format_mac, parse_mac};
+pub(crate) use value::{interface, is_pci};
 
 use conntrack::table::Timeouts;
 use control::Endpoint;
@@ -36,8 +36,8 @@ pub struct Config {
     pub activation: Option<ActivationConfig>,
     /// `[log]`.
     pub log: Log,
-    /// Where `numa` stands in the file; 1 without one.
-    pub numa_line: usize,
+    /// Where things stand in the file.
+    pub(crate) lines: sections::Lines,
 }
 
 /// `[eal]`: cores and memory.
@@ -182,6 +182,13 @@ fn with_document<T>(
     let readable = without_syntax_errors(text, &problems);
     let (document, _) = DeTable::parse_recoverable(&readable);
     let root = Section::new("the file", 1, document.get_ref(), &problems);
+    if root.has("gateway") && root.has("interface") && !root.has("port") {
+        let message =
+            "this is the offload agent's configuration: give it to `gateway agent`, and here a file as in \
+                       gateway.toml(5)"
+                .to_owned();
+        return Err(LoadError::Problems(vec![Problem { file: file.to_owned(), line: 1, message }]));
+    }
     let made = make(&root, &problems);
     root.finish();
     match (made, problems.into_list()) {

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod frame;
 pub mod numa;
+pub mod preflight;
 pub mod processor;
 pub mod replay;
 mod run;

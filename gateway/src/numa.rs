@@ -1,13 +1,39 @@
 //! NUMA: the node that packets and sessions are on, and who reaches for them from another one.
 
-use crate::config::{Config, Eal, LoadError, Problem, is_pci};
+use crate::config::{Config, Eal, LoadError, Problem, interface, is_pci};
+use std::fmt;
 use std::fs;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 /// A machine as its sysfs shows it.
 #[derive(Clone, Debug)]
 pub struct Machine {
     sys: PathBuf,
+}
+
+/// CPUs as the kernel lists them: 0-3,8.
+#[derive(Clone, Debug)]
+pub struct Cpus(String);
+
+impl Cpus {
+    /// Whether this is one of them.
+    pub fn contains(&self, cpu: u16) -> bool {
+        ranges(&self.0).any(|range| range.contains(&cpu))
+    }
+}
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn ranges(list: &str) -> impl Iterator<Item = RangeInclusive<u16>> {
+    list.split(',').filter_map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    })
 }
 
 /// The node that the configuration names is not there.
@@ -78,6 +104,12 @@ impl Machine {
         }
     }
 
+    /// CPUs that are online; None where sysfs does not tell.
+    pub fn cpus(&self) -> Option<Cpus> {
+        let list = fs::read_to_string(self.sys.join("devices/system/cpu/online")).ok()?;
+        Some(Cpus(list.trim().to_owned()))
+    }
+
     /// A CPU's node.
     pub fn of_cpu(&self, cpu: u16) -> Option<u16> {
         let entries = fs::read_dir(self.sys.join(format!("devices/system/cpu/cpu{cpu}"))).ok()?;
@@ -87,15 +119,13 @@ impl Machine {
 
     /// The node of a PCI device, or of the interface that a virtual device takes.
     pub fn of_device(&self, device: &str) -> Option<u16> {
-        let mut parts = device.split(',');
-        let name = parts.next()?;
+        let name = device.split(',').next()?;
         let file = if is_pci(name) {
             let domain = if name.len() == "00:00.0".len() { "0000:" } else { "" };
             let address = format!("{domain}{name}").to_ascii_lowercase();
             self.sys.join("bus/pci/devices").join(address).join("numa_node")
         } else {
-            let interface = parts.find_map(|part| part.strip_prefix("iface="))?;
-            self.sys.join("class/net").join(interface).join("device/numa_node")
+            self.sys.join("class/net").join(interface(device)?).join("device/numa_node")
         };
         // -1 where the firmware does not tell.
         fs::read_to_string(file).ok()?.trim().parse().ok()
@@ -105,11 +135,7 @@ impl Machine {
     fn nodes(&self) -> Vec<u16> {
         let list = fs::read_to_string(self.sys.join("devices/system/node/has_memory"));
         let list = list.unwrap_or_else(|_| "0".to_owned());
-        let range = |part: &str| {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            Some(first.parse().ok()?..=last.parse().ok()?)
-        };
-        list.trim().split(',').filter_map(range).flatten().collect()
+        ranges(list.trim()).flatten().collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! `gateway run`: ports, workers, the control side, and their orderly end.
 
+mod claim;
 mod ports;
 mod reload;
 mod worker;
@@ -8,6 +9,7 @@ mod worker_clock;
 use crate::config::Config;
 use crate::numa;
 use anyhow::{Context as _, anyhow};
+use claim::Claims;
 use conntrack::{SessionTable, TableConfig};
 use control::{Clock, ClosedLog, Handles, Housekeeper, Limits, Server, ServerConfig, TlsFiles};
 use dpdk::{Eal, EalOptions, LcoreHandle, LcoreId, SocketId};
@@ -39,6 +41,8 @@ pub(crate) fn run(
     eal_arguments: &[String],
     set_level: fn(tracing::Level),
 ) -> anyhow::Result<()> {
+    // Held until ports and EAL are gone.
+    let _claims = Claims::new(&config)?;
     let eal = start_eal(&config, memory, eal_arguments)?;
     // Before the control side's threads start, which are the first to write to the session table, and inherit it.
     if let Some(Err(error)) = memory.map(|node| dpdk::prefer_memory(SocketId(node.into()))) {

@@ -1,8 +1,10 @@
 //! The binary from outside: exit codes, and what it prints where.
 #![forbid(unsafe_code)]
 
+use nix::unistd::Uid;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn gateway(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gateway")).args(args).output().unwrap()
@@ -92,6 +94,27 @@ fn check_warns_of_a_node_that_is_not_there() {
     let warning =
         format!("warning: {}:{line}: [eal]: numa = 31: this machine has no memory there", file.display());
     assert!(stderr(&output).starts_with(&warning), "{}", stderr(&output));
+}
+
+/// What `run` refuses or warns of; the file may be for another machine.
+#[test]
+fn check_warns_of_what_does_not_run_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[eal]\nworkers = [1023]\n".to_owned() + include_str!("golden/gateway.toml");
+    let text = text.replace("\"net_null0\"", "\"eth1\"\nmtu = 1500");
+    let file = write(dir.path(), "far.toml", text);
+    let output = gateway(&["check", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let (errors, name) = (stderr(&output), file.display());
+    let expected = [
+        format!("warning: {name}:2: [eal] workers: this machine has no CPU 1023: write lcores of 0"),
+        format!("warning: {name}:5: [[port]] \"uplink\": device = \"eth1\" is no DPDK device: "),
+        format!(
+            "warning: {name}:6: [[port]] \"uplink\": mtu = 1500 is too small for the packets of LIF \"blue\""
+        ),
+    ];
+    assert_eq!(errors.lines().count(), expected.len(), "{errors}");
+    assert!(errors.lines().zip(&expected).all(|(line, start)| line.starts_with(start)), "{errors}");
 }
 
 #[test]
@@ -200,6 +223,57 @@ fn replay_says_what_is_wrong_before_it_makes_a_file() {
     assert!(errors.starts_with(&format!("{lif}:1: out_lif: this gateway has no LIF 9")), "{errors}");
 }
 
+/// Its socket takes connections, as of a process that is stopped.
+#[test]
+fn a_gateway_that_hangs_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("gw.sock");
+    let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let endpoint = format!("unix:{}", socket.display());
+    let ask = &|command: &[&str]| {
+        let output = gateway(&[command, &["--connect", &endpoint]].concat());
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        let expected = "no answer from the gateway within 10 s: is it stopped or overloaded?\n";
+        assert_eq!(stderr(&output), expected, "{command:?}");
+    };
+    std::thread::scope(|scope| {
+        for command in [&["stats"][..], &["sessions", "list", "--watch"], &["sessions", "show", "7"]] {
+            scope.spawn(move || ask(command));
+        }
+    });
+}
+
+#[test]
+fn tls_has_no_meaning_on_a_unix_socket() {
+    for option in ["--ca", "--server-name"] {
+        let output = gateway(&["stats", "--connect", "unix:/run/x.sock", option, "x"]);
+        assert_eq!(output.status.code(), Some(2));
+        let expected = format!(
+            "{option} is for TLS over TCP, unix:/run/x.sock has none: leave {option} out, or --connect IP:PORT\n"
+        );
+        assert_eq!(stderr(&output), expected);
+    }
+}
+
+#[test]
+fn the_other_programs_file_is_told() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../share/examples");
+    let told = |command: &str, name: &str| {
+        let file = examples.join(name);
+        let output = gateway(&[command, "--config", file.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(64));
+        stderr(&output)
+    };
+    let agents = told("check", "agent.toml");
+    assert!(
+        agents.contains(":1: this is the offload agent's configuration: give it to `gateway agent`"),
+        "{agents}"
+    );
+    assert_eq!(agents.lines().count(), 1, "{agents}");
+    let gateways = told("agent", "gateway.toml");
+    assert!(gateways.contains("this is the gateway's configuration, not the agent's"), "{gateways}");
+}
+
 #[test]
 fn clients_without_a_gateway_fail() {
     let dir = tempfile::tempdir().unwrap();
@@ -208,13 +282,40 @@ fn clients_without_a_gateway_fail() {
         let output = gateway(&[command, &["--connect", &endpoint]].concat());
         assert_eq!(output.status.code(), Some(1), "{command:?}");
         assert!(
-            stderr(&output).starts_with(&format!("cannot connect to {endpoint}: ")),
+            stderr(&output).starts_with(&format!("cannot connect to {endpoint}: No such file")),
             "{}",
             stderr(&output)
         );
     }
     assert_eq!(gateway(&["sessions", "list", "--connect", "nowhere"]).status.code(), Some(2));
     assert_eq!(gateway(&["sessions", "add", "/nonexistent", "--connect", &endpoint]).status.code(), Some(64));
+}
+
+#[test]
+fn the_agent_names_interfaces_that_are_not_there() {
+    if !Uid::effective().is_root() {
+        eprintln!("SKIPPED: needs root for a network namespace");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let text = "[gateway]\nconnect = \"unix:/nonexistent/x.sock\"\n\
+                [[interface]]\nname = \"lo\"\nlif = 1\n[[interface]]\nname = \"gone9\"\nlif = 2\n";
+    let file = write(dir.path(), "agent.toml", text);
+    let mut agent = Command::new("unshare");
+    agent.args(["--net", env!("CARGO_BIN_EXE_gateway"), "agent", "--config"]).arg(file);
+    let mut agent = agent.env_remove("RUST_LOG").stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = Vec::new();
+    for line in BufReader::new(agent.stderr.take().unwrap()).lines().map_while(Result::ok) {
+        log.push(line);
+        // It looks for the gateway afterwards.
+        if log.last().is_some_and(|line| line.contains("no gateway")) {
+            break;
+        }
+    }
+    agent.kill().unwrap();
+    agent.wait().unwrap();
+    let missing = log.iter().filter(|line| line.contains(" is not there")).collect::<Vec<_>>();
+    assert!(matches!(&missing[..], [one] if one.contains("interface gone9 is not there: ")), "{log:#?}");
 }
 
 #[test]

@@ -250,7 +250,7 @@ fn values_of_trap_sessions_control() {
     reports(
         "capacity = 1000000",
         "capacity = 0",
-        &["45: [sessions]: capacity = 0 is wrong: write sessions from 1 to 1073741824"],
+        &["45: [sessions]: capacity = 0 is wrong: write sessions from 1 to 536870912"],
     );
     reports(
         "tcp = 7440",

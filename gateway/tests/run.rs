@@ -11,8 +11,9 @@ use proto::gateway::v1::GetStatsRequest;
 use proto::gateway::v1::gateway_client::GatewayClient;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -328,6 +329,39 @@ fn a_second_gateway_and_a_missing_device_end_with_a_reason() {
     assert!(errors.contains("port \"uplink\": device net_af_packet0,iface=gone0: "), "{errors}");
 }
 
+/// Before DPDK looks for the interface, which is none.
+#[test]
+fn an_interface_of_another_process_stays_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let interface = format!("held-{}", std::process::id());
+    let name = SocketAddr::from_abstract_name(format!("openoffload-gateway/port/{interface}")).unwrap();
+    let _held = UnixListener::bind_addr(&name).unwrap();
+    let device = format!("\"net_af_packet0,iface={interface}\"");
+    let text = configuration(dir.path(), "").replace("\"net_ring0\"", &device);
+    let output = output(command(dir.path(), &text));
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let expected = format!(
+        "port \"uplink\": interface {interface} is used by another gateway, process {}: stop that one first",
+        std::process::id()
+    );
+    assert!(errors.starts_with(&expected), "{errors}");
+}
+
+#[test]
+fn where_it_cannot_listen_is_said_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = configuration(dir.path(), "").replace("gw.sock", "none/gw.sock");
+    let output = output(command(dir.path(), &text));
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!(
+        "cannot listen on unix:{}: No such file or directory (os error 2): make its directory first, or choose another path",
+        dir.path().join("none/gw.sock").display()
+    );
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.lines().any(|line| line == expected), "{errors}");
+}
+
 #[test]
 fn keys_that_are_missing_end_it_before_anything_is_opened() {
     let dir = tempfile::tempdir().unwrap();
@@ -366,6 +400,18 @@ fn memory_is_on_the_configured_node() {
     let control = policies("tokio");
     assert!(!control.is_empty() && control.iter().all(|prefers| *prefers), "{control:?}");
     assert_eq!(policies("worker-1"), [false], "workers keep the kernel's");
+}
+
+#[test]
+fn cpus_and_devices_that_are_not_there_end_it_before_anything_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = configuration(dir.path(), "").replace("[eal]\n", "[eal]\nworkers = [1, 1023]\n");
+    let output = output(command(dir.path(), &text.replace("\"net_ring0\"", "\"eth1\"")));
+    assert_eq!(output.status.code(), Some(64));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(errors.lines().count(), 2, "{errors}");
+    assert!(errors.contains("device = \"eth1\" is no DPDK device: write"), "{errors}");
+    assert!(errors.contains("[eal] workers: this machine has no CPU 1023: write lcores of 0"), "{errors}");
 }
 
 #[test]

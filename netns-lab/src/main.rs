@@ -91,15 +91,24 @@ fn run(cli: Cli) -> Result<ExitCode> {
 fn up(name: &str) -> Result<()> {
     let lab = Lab::up_named(name)?;
     let config = GatewayConfig::default().write(&lab)?;
-    println!("lab {name} is up. Next, for example:");
-    println!("  netns-lab exec --name {name} gw gateway run --config {}", config.display());
+    // As they can be typed: neither program need be on the PATH.
+    let own = std::env::current_exe().context("this program's path")?;
+    let gateway = gateway::find_program().ok().and_then(|path| path.canonicalize().ok());
+    let gateway = gateway.unwrap_or_else(|| "gateway".into());
+    let (own, gateway) = (own.display(), gateway.display());
+    println!(
+        "lab {name} is up. Next, for example, the gateway and the agents each in a terminal of its own:"
+    );
+    println!("  {own} exec --name {name} gw {gateway} run --config {}", config.display());
     for vnf in VNFS {
         let config = AgentConfig::default().write(&lab, &vnf)?;
-        println!("  netns-lab exec --name {name} {} gateway agent --config {}", vnf.name, config.display());
+        println!("  {own} exec --name {name} {} {gateway} agent --config {}", vnf.name, config.display());
     }
-    println!("  netns-lab exec --name {name} red1 ping 198.51.100.10");
-    println!("  gateway stats --connect {}", endpoint(&lab));
-    println!("  netns-lab down --name {name}");
+    println!("TCP and UDP are offloaded; ping stays in the kernel:");
+    println!("  {own} exec --name {name} blue1 iperf3 -s -D");
+    println!("  {own} exec --name {name} red1 iperf3 -c 198.51.100.10");
+    println!("  {gateway} stats --connect {}", endpoint(&lab));
+    println!("  {own} down --name {name}");
     Ok(())
 }
 

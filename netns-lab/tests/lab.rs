@@ -1,5 +1,6 @@
 //! The lab by itself: what it puts on the gateway's ports, and that it leaves nothing behind. Needs root.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -134,6 +135,32 @@ fn a_lab_leaves_nothing_behind() {
     assert!(!directory.exists());
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     assert!(stat.is_empty() || stat.contains(") Z "), "still runs: {stat}");
+}
+
+/// Whoever copies a line needs nothing on the PATH.
+#[test]
+fn the_next_steps_name_programs_that_are_there() {
+    let own = env!("CARGO_BIN_EXE_netns-lab");
+    let name = format!("next{}", std::process::id());
+    let run = |command| {
+        let arguments = [command, "--name", &name];
+        let output = Command::new(own).args(arguments).env("GATEWAY_BIN", own).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let up = run("up");
+    run("down");
+    let steps = up.lines().filter_map(|line| line.strip_prefix("  ")).collect::<Vec<_>>();
+    assert!(steps.iter().any(|step| step.contains(" gw ")), "{up}");
+    for step in steps {
+        let programs =
+            step.split(' ').filter(|word| word.ends_with("netns-lab") || word.ends_with("gateway"));
+        let programs = programs.collect::<Vec<_>>();
+        assert!(
+            !programs.is_empty() && programs.iter().all(|program| Path::new(program).is_absolute()),
+            "{step}"
+        );
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The connection to the gateway: made again whenever it breaks.
 
 use super::config::Endpoint;
-use crate::client::{ClientTls, tls_config};
+use crate::client::{ClientTls, causes, tls_config};
 use proto::gateway::v1;
 use proto::gateway::v1::gateway_client::GatewayClient;
 use std::sync::Arc;
@@ -53,7 +53,8 @@ pub enum LinkError {
     },
     /// No answer.
     #[error(
-        "cannot reach the gateway at \"{address}\": {source}; is it running, and is its control.listen the same?"
+        "cannot reach the gateway at \"{address}\": {}; is it running, and is its control.listen the same?",
+        causes(source)
     )]
     Connect {
         /// As configured.

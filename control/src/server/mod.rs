@@ -165,13 +165,24 @@ pub enum ServerError {
     #[error("{0} is there already and is no socket: remove it, or choose another path")]
     NotASocket(Endpoint),
     /// The system refuses.
-    #[error("cannot listen on {endpoint}: {source}")]
+    #[error("cannot listen on {endpoint}: {source}: {}", remedy(source))]
     Listen {
         /// Where.
         endpoint: Endpoint,
         /// The system's reason.
         source: io::Error,
     },
+}
+
+/// What to do where the system refuses an address.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "make its directory first, or choose another path",
+        io::ErrorKind::PermissionDenied => "choose what this user may listen on",
+        io::ErrorKind::AddrInUse => "stop who listens there, or choose another one",
+        io::ErrorKind::AddrNotAvailable => "choose an address of this machine",
+        _ => "choose another one",
+    }
 }
 
 /// A running server. Dropping it closes everything at once; [`Self::shutdown`] lets calls end.

@@ -15,10 +15,16 @@ use serde::Serialize;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tonic::transport::Channel;
 
 /// Sessions in one message.
 const BATCH: usize = 1000;
+/// Time to connect, and for an answer.
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
+/// Time for an answer about all sessions, and, where they are sent, for each of them.
+const LONG_ANSWER: Duration = Duration::from_secs(60);
+const PER_SESSION: Duration = Duration::from_micros(100);
 /// Answers with a page of sessions: below what tonic takes by default.
 const MAX_ANSWER: usize = 16 << 20;
 
@@ -73,7 +79,7 @@ pub(super) enum Sessions {
 
 pub(super) fn stats(connection: &Connection) -> Result<(), Failure> {
     connection.block_on(async |client| {
-        let stats = Stats(client.get_stats(v1::GetStatsRequest {}).await.map_err(refused)?.into_inner());
+        let stats = Stats(ask(client.get_stats(v1::GetStatsRequest {})).await?);
         match connection.json {
             true => print_json(&stats),
             false => print_text(&stats.to_string()),
@@ -94,8 +100,8 @@ pub(super) fn sessions(connection: &Connection, command: &Sessions) -> Result<()
             connection.block_on(async |client| delete(client, ids, connection.json).await)
         }
         Sessions::Flush => connection.block_on(async |client| {
-            let answer = client.flush_sessions(v1::FlushSessionsRequest {}).await.map_err(refused)?;
-            let removed = answer.into_inner().removed;
+            let removed =
+                within(LONG_ANSWER, client.flush_sessions(v1::FlushSessionsRequest {})).await?.removed;
             match connection.json {
                 true => print_json(&serde_json::json!({ "removed": removed })),
                 false => print_text(&format!("{removed} sessions removed\n")),
@@ -113,8 +119,8 @@ impl Connection {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
         runtime.block_on(async {
-            let channel =
-                connect(&target).await.map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
+            let channel = soon(ANSWER, connect(&target)).await?;
+            let channel = channel.map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
             let mut client = GatewayClient::new(channel).max_decoding_message_size(MAX_ANSWER);
             work(&mut client).await
         })
@@ -129,6 +135,15 @@ impl Connection {
         let configured = unix.or(listen.first()).cloned().map(reachable);
         let default = || Endpoint::Unix(crate::DEFAULT_SOCKET.into());
         let endpoint = self.connect.clone().or(configured).unwrap_or_else(default);
+        let tls = [("--ca", self.ca.is_some()), ("--cert", self.cert.is_some())];
+        let tls = tls.into_iter().chain([("--server-name", self.server_name.is_some())]);
+        if let (Endpoint::Unix(_), Some((option, _))) = (&endpoint, tls.into_iter().find(|(_, given)| *given))
+        {
+            let message = format!(
+                "{option} is for TLS over TCP, {endpoint} has none: leave {option} out, or --connect IP:PORT"
+            );
+            return Err(Failure::new(Code::Usage, message));
+        }
         // Of a certificate that signed itself; another one's authority has to be named.
         let own = control.and_then(|control| control.tls.as_ref()).map(|tls| tls.cert.clone());
         let tls = match self.ca.clone().or(own) {
@@ -178,7 +193,8 @@ async fn add(
         sessions: batch.iter().map(|(_, session)| session.clone()).collect(),
     });
     let requests = tokio_stream::iter(batches.collect::<Vec<_>>());
-    let answer = client.add_sessions(requests).await.map_err(refused)?.into_inner();
+    let limit = LONG_ANSWER + PER_SESSION * u32::try_from(lines.len()).unwrap_or(u32::MAX);
+    let answer = within(limit, client.add_sessions(requests)).await?;
     for error in &answer.errors {
         let position = usize::try_from(error.index).unwrap_or(usize::MAX);
         let at = lines.get(position).map_or(0, |(line, _)| *line);
@@ -197,7 +213,7 @@ async fn add(
 
 async fn delete(client: &mut Client, ids: &[u64], json: bool) -> Result<(), Failure> {
     let request = v1::DeleteSessionsRequest { session_ids: ids.to_vec() };
-    let answer = client.delete_sessions(request).await.map_err(refused)?.into_inner();
+    let answer = ask(client.delete_sessions(request)).await?;
     let closed = answer.closed.iter().map(ClosedSession::from_proto);
     let closed = closed.collect::<Option<Vec<_>>>().ok_or_else(unreadable)?;
     match json {
@@ -229,6 +245,32 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
 
 pub(super) fn print_text(text: &str) -> Result<(), Failure> {
     io::stdout().lock().write_all(text.as_bytes()).map_err(output)
+}
+
+/// What the gateway answers, soon.
+pub(super) async fn ask<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, Failure> {
+    within(ANSWER, call).await
+}
+
+/// The same for what takes the gateway longer.
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, Failure> {
+    soon(limit, call).await?.map(tonic::Response::into_inner).map_err(refused)
+}
+
+/// What comes within `limit`.
+pub(super) async fn soon<T>(limit: Duration, what: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::time::timeout(limit, what).await.map_err(|_| {
+        let limit = limit.as_secs();
+        Failure::new(
+            Code::Failed,
+            format!("no answer from the gateway within {limit} s: is it stopped or overloaded?"),
+        )
+    })
 }
 
 pub(super) fn refused(status: tonic::Status) -> Failure {

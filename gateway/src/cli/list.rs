@@ -1,6 +1,6 @@
 //! `gateway sessions list`: filters, order, rates, and the same again each few seconds.
 
-use super::client::{Client, line, output, refused, unreadable};
+use super::client::{Client, ask, line, output, unreadable};
 use super::{Code, Failure};
 use crate::session::{Live, octets, protocol_number};
 use crate::stats::table;
@@ -158,7 +158,7 @@ async fn page(
     limit: u32,
 ) -> Result<v1::ListSessionsResponse, Failure> {
     let request = v1::ListSessionsRequest { cursor, limit, filter: Some(filter.clone()) };
-    Ok(client.list_sessions(request).await.map_err(refused)?.into_inner())
+    ask(client.list_sessions(request)).await
 }
 
 async fn all(client: &mut Client, filter: &v1::SessionFilter) -> Result<Vec<v1::SessionInfo>, Failure> {
@@ -195,7 +195,7 @@ async fn filter(client: &mut Client, args: &ListArgs) -> Result<v1::SessionFilte
 
 /// The id of the LIF that somebody means.
 async fn lif_id(client: &mut Client, lif: &str) -> Result<u32, Failure> {
-    let lifs = client.list_lifs(v1::ListLifsRequest {}).await.map_err(refused)?.into_inner().lifs;
+    let lifs = ask(client.list_lifs(v1::ListLifsRequest {})).await?.lifs;
     let named = lifs.iter().find(|known| known.name == lif);
     let found = named.or_else(|| lifs.iter().find(|known| Ok(known.id) == lif.parse()));
     found.map(|known| known.id).ok_or_else(|| {

@@ -1,6 +1,6 @@
 //! `gateway sessions show`: one session, both directions of it.
 
-use super::client::{Client, print_json, print_text, refused, unreadable};
+use super::client::{ANSWER, Client, ask, print_json, print_text, refused, soon, unreadable};
 use super::{Code, Failure};
 use crate::session::Live;
 use proto::gateway::v1;
@@ -52,13 +52,13 @@ pub(super) async fn show(client: &mut Client, id: u64, json: bool) -> Result<(),
     if json {
         return print_json(&shown);
     }
-    let lifs = client.list_lifs(v1::ListLifsRequest {}).await.map_err(refused)?.into_inner().lifs;
+    let lifs = ask(client.list_lifs(v1::ListLifsRequest {})).await?.lifs;
     let lifs = lifs.into_iter().map(|lif| (lif.id, lif.name)).collect();
     print_text(&text(&shown, &info, &lifs).ok_or_else(unreadable)?)
 }
 
 async fn get(client: &mut Client, id: u64) -> Result<v1::SessionInfo, Failure> {
-    let answer = client.get_session(v1::GetSessionRequest { session_id: id }).await;
+    let answer = soon(ANSWER, client.get_session(v1::GetSessionRequest { session_id: id })).await?;
     answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
         tonic::Code::NotFound => Failure::new(Code::Failed, format!("there is no session {id}")),
         _ => refused(status),

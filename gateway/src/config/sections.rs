@@ -4,7 +4,7 @@
 use super::document::{At, Problems, Section};
 use super::{Config, Control, Eal, Log, Port, Sessions, Tls, rules};
 use super::{activation, value};
-use conntrack::table::Timeouts;
+use conntrack::table::{MAX_CAPACITY, Timeouts};
 use control::Endpoint;
 use pipeline::PortIndex;
 use pipeline::config::{Encapsulation, Lif, Route, StaticNeighbor, Trap, TrapLimits, Underlay};
@@ -12,12 +12,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 /// Where things stand, for rules that look at several of them.
-#[derive(Default)]
-pub(super) struct Lines {
-    pub(super) workers: Vec<usize>,
-    pub(super) main_lcore: usize,
-    pub(super) numa: usize,
-    pub(super) ports: Vec<PortLines>,
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lines {
+    pub(crate) workers: Vec<usize>,
+    pub(crate) main_lcore: usize,
+    pub(crate) numa: usize,
+    pub(crate) ports: Vec<PortLines>,
     pub(super) underlay: usize,
     pub(super) neighbors: Vec<usize>,
     pub(super) routes: Vec<usize>,
@@ -28,14 +28,15 @@ pub(super) struct Lines {
     pub(super) admins: usize,
 }
 
-#[derive(Default)]
-pub(super) struct PortLines {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PortLines {
     pub(super) name: usize,
-    pub(super) device: usize,
+    pub(crate) device: usize,
+    pub(crate) mtu: usize,
 }
 
-#[derive(Default)]
-pub(super) struct LifLines {
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LifLines {
     pub(super) id: usize,
     pub(super) name: usize,
     pub(super) encapsulation: usize,
@@ -64,9 +65,8 @@ pub(super) fn config(root: &Section<'_>, file: &Path, problems: &Problems) -> Op
     let activation = activation::activation(root, file, &sessions, problems);
     let log = log(root);
     let pipeline = pipeline::Config { ports: pipeline_ports, underlay, lifs, trap };
-    let numa_line = lines.numa.max(1);
-    let config = Config { eal, ports, pipeline, sessions, control, activation, log, numa_line };
-    rules::check(&config, root, &lines, problems);
+    let config = Config { eal, ports, pipeline, sessions, control, activation, log, lines };
+    rules::check(&config, root, &config.lines, problems);
     Some(config)
 }
 
@@ -91,6 +91,7 @@ fn eal(root: &Section<'_>, lines: &mut Lines) -> Eal {
         idle_sleep_us: 0,
         numa: None,
     };
+    (lines.main_lcore, lines.workers) = (1, vec![1]);
     let Some(section) = root.table("eal", "[eal]") else { return eal };
     lines.main_lcore = section.line;
     lines.workers = vec![section.line];
@@ -125,13 +126,14 @@ fn ports(
     }
     let (mut ports, mut pipeline_ports) = (Vec::new(), Vec::new());
     for (position, mut section) in sections.into_iter().enumerate() {
-        let mut at = PortLines { name: section.line, device: section.line };
+        let mut at = PortLines { name: section.line, device: section.line, mtu: section.line };
         let name = take(section.required("name", value::NAME, value::name), &mut at.name);
         if let Some(name) = &name {
             section.title = format!("[[port]] {name:?}");
         }
         let device = take(section.required("device", value::DEVICE, value::device), &mut at.device);
         let mtu = section.optional("mtu", "bytes from 68 to 65535", value::integer(68..=65535));
+        let mtu = take(mtu, &mut at.mtu);
         let mac = section.optional("mac", value::MAC, value::mac).map(|at| at.value);
         let power = |n: &u16| n.is_power_of_two();
         // At least twice `pipeline::PORT_BURST`, so that what is handed over at once finds room.
@@ -142,7 +144,7 @@ fn ports(
         lines.ports.push(at);
         ports.push(Port {
             device: device.unwrap_or_default(),
-            mtu: mtu.map(|at| at.value),
+            mtu,
             mac,
             rx_descriptors: value_or(rx, DEFAULT_DESCRIPTORS),
             tx_descriptors: value_or(tx, DEFAULT_DESCRIPTORS),
@@ -349,12 +351,13 @@ fn trap(root: &Section<'_>, names: &[&str], lines: &mut Lines, problems: &Proble
 
 fn sessions(root: &Section<'_>) -> Sessions {
     // The table's own bounds: conntrack::TableConfig::capacity, SessionSpec::idle_timeout.
-    const CAPACITY: std::ops::RangeInclusive<i64> = 1..=(1 << 30);
+    const CAPACITY: std::ops::RangeInclusive<i64> = 1..=MAX_CAPACITY as i64;
     const SECONDS: std::ops::RangeInclusive<i64> = 1..=(1 << 21);
     let defaults = Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 };
     let mut sessions = Sessions { capacity: 1_000_000, timeouts: defaults };
     let Some(section) = root.table("sessions", "[sessions]") else { return sessions };
-    let capacity = section.optional("capacity", "sessions from 1 to 1073741824", value::integer(CAPACITY));
+    let expected = format!("sessions from 1 to {MAX_CAPACITY}");
+    let capacity = section.optional("capacity", &expected, value::integer(CAPACITY));
     sessions.capacity = value_or(capacity, sessions.capacity);
     if let Some(timeouts) = section.table("timeout", "[sessions] timeout") {
         let timeout = |key, default| {

@@ -103,6 +103,11 @@ pub(crate) fn is_pci(name: &str) -> bool {
     bus_device && function.len() == 1 && matches!(function.as_bytes(), [b'0'..=b'7'])
 }
 
+/// The kernel's interface that a virtual device takes.
+pub(crate) fn interface(device: &str) -> Option<&str> {
+    device.split(',').skip(1).find_map(|argument| argument.strip_prefix("iface="))
+}
+
 pub(super) const LISTEN: &str = "\"IP:PORT\" or \"unix:/absolute/path\"";
 
 /// An endpoint whose place does not depend on where the gateway is started, nor on chance.

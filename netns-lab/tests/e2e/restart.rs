@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use netns_lab::config::AgentConfig;
+use netns_lab::config::{AgentConfig, GatewayConfig};
+use netns_lab::gateway::find_program;
 use netns_lab::plan::{A, BLUE1, RED1};
 
 use crate::bench::{Bench, LIMIT, wait};
@@ -30,6 +31,25 @@ fn a_transfer_survives_the_gateways_death_and_is_offloaded_again() {
     let bytes = transfer.finish();
     assert!(bytes > 1_000_000, "{bytes}");
     wait("the session ends with the connection", || bench.control().sessions().unwrap().is_empty());
+}
+
+/// With the same configuration, by mistake: it goes, and what runs goes on.
+#[test]
+fn a_second_gateway_harms_nobody() {
+    let bench = Bench::with_agents(&[A]);
+    let to = SocketAddr::new(BLUE1.ipv4().into(), 7000);
+    let transfer = Transfer::start(bench.ns(&RED1), bench.ns(&BLUE1), to);
+    wait("the transfer is offloaded", || hot(&bench, to) > 1000);
+
+    let config = GatewayConfig::default().write(&bench.lab).unwrap();
+    let program = find_program().unwrap();
+    let second = [program.to_str().unwrap(), "run", "--config", config.to_str().unwrap()];
+    let refused = bench.lab.ns("gw").unwrap().run(&second, LIMIT).unwrap_err().to_string();
+    assert!(refused.contains("interface up-gw is used by another gateway, process "), "{refused}");
+
+    let before = hot(&bench, to);
+    wait("the transfer stays offloaded", || hot(&bench, to) > before + 1000);
+    transfer.finish();
 }
 
 /// Without any gateway for seconds, as in an upgrade gone wrong.

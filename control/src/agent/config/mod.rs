@@ -229,7 +229,10 @@ impl AgentConfig {
                 .collect(),
         };
         let raw: RawAgentConfig = toml::from_str(text).map_err(|error| {
-            errors(vec![ConfigError { span: error.span(), message: error.message().to_owned() }])
+            errors(vec![match is_gateways(text) {
+                true => ConfigError { span: None, message: GATEWAYS.to_owned() },
+                false => ConfigError { span: error.span(), message: error.message().to_owned() },
+            }])
         })?;
         Self::try_from(raw).map_err(errors)
     }
@@ -267,6 +270,14 @@ impl TryFrom<RawAgentConfig> for AgentConfig {
             resync: Duration::from_secs(resync.unsigned_abs()),
         })
     }
+}
+
+const GATEWAYS: &str = "this is the gateway's configuration, not the agent's: give it to `gateway run`, and here a file as in \
+                        gateway-agent.toml(5)";
+
+fn is_gateways(text: &str) -> bool {
+    let has = |table: &toml::Table, key: &str| table.contains_key(key);
+    text.parse().is_ok_and(|table| has(&table, "port") && has(&table, "trap") && !has(&table, "gateway"))
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -89,3 +89,10 @@ fn activation_has_its_rules() {
     }
     assert!(AgentConfig::from_toml(&with("listen = [\"0.0.0.0:1\"]\nplaintext = true"), "f").is_ok());
 }
+
+#[test]
+fn the_gateways_file_is_told() {
+    let text = include_str!("../../../../share/examples/gateway.toml");
+    let error = AgentConfig::from_toml(text, "gw.toml").unwrap_err().to_string();
+    assert_eq!(error, format!("gw.toml: {GATEWAYS}"));
+}

@@ -153,6 +153,15 @@ impl Resolver {
         Ok(resolver)
     }
 
+    /// Configured interfaces that are not there.
+    pub fn missing(&self) -> Vec<String> {
+        let tables = self.tables();
+        let is_there = |name: &String| tables.links.values().any(|link| link.name == *name);
+        let mut missing: Vec<_> = self.shared.lifs.keys().filter(|name| !is_there(name)).cloned().collect();
+        missing.sort();
+        missing
+    }
+
     /// The path of `entry`'s packets, where it can be told without asking the kernel.
     pub fn known_path(&self, entry: &Entry) -> Option<Result<Path, PathError>> {
         let key = (entry.original.source, entry.translated().destination, entry.mark);

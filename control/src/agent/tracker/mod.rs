@@ -18,7 +18,7 @@ use leaving::Leaving;
 use netlink_packet_netfilter::conntrack::Status;
 use proto::gateway::v1;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 const FIRST_RETRY: Duration = Duration::from_millis(50);
@@ -132,6 +132,8 @@ pub struct Tracker {
     /// What the gateway had when we came has not been compared yet: some of it may be in the way of additions.
     reconciling: bool,
     list_wanted: bool,
+    /// Interfaces of connections that are in no configuration: each is told of once.
+    strangers: HashSet<String>,
     /// What the gateway forwarded.
     pub ledger: Ledger,
     /// What has been done so far.
@@ -164,6 +166,7 @@ impl Tracker {
             comparison: 1,
             reconciling: false,
             list_wanted: false,
+            strangers: HashSet::new(),
             ledger,
             counters: Counters::default(),
         }
@@ -375,6 +378,13 @@ impl Tracker {
             }
             Err(error) => {
                 tracing::debug!(session_id = id, %error, "not offloaded");
+                if let PathError::NotConfigured(interface) = &error
+                    && self.strangers.insert(interface.clone())
+                {
+                    tracing::info!(
+                        "connections over {interface} stay in the kernel: it is no [[interface]] of the configuration"
+                    );
+                }
                 self.counters.skip(error.reason());
                 self.withdraw(id, Stage::Skipped { by_path: true }, now);
             }

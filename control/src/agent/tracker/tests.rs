@@ -89,6 +89,20 @@ fn half_closed_connections_are_not_begun_but_kept() {
 }
 
 #[test]
+fn an_interface_that_is_not_configured_is_told_of_once() {
+    let (mut tracker, now) = (tracker(), Instant::now());
+    let mut told = Vec::new();
+    for (number, interface) in [(1, "eth9"), (2, "eth9"), (3, "eth8")] {
+        tracker.changed(connection(number), now);
+        let (id, _) = lookups(&mut tracker).pop().unwrap();
+        tracker.looked_up(id, Err(PathError::NotConfigured(interface.to_owned())), now);
+        told.push(tracker.strangers.len());
+    }
+    assert_eq!(told, [1, 1, 2]);
+    assert_eq!(tracker.counters.skipped["interface_not_configured"], 3);
+}
+
+#[test]
 fn unresolved_neighbours_are_tried_again_with_growing_pauses_and_then_left() {
     let (mut tracker, mut now) = (tracker(), Instant::now());
     let missing = || Err(PathError::Neighbour("10.0.1.1".parse().unwrap()));

@@ -104,6 +104,12 @@ impl Agent {
         readers.spawn(read_events(socket, event_sender));
         let (changed_sender, paths_changed) = mpsc::channel(1);
         let resolver = Resolver::new(config.interfaces.clone(), changed_sender).await?;
+        for interface in resolver.missing() {
+            tracing::warn!(
+                "interface {interface} is not there: its connections stay in the kernel until it is; \
+                 is the name right, and the agent in the network function's namespace?"
+            );
+        }
         let ledger = Ledger::new(config.records.is_some());
         let tracker = Tracker::new(config.policy.clone(), KernelTimeouts::read(), config.tag, ledger);
         let link = Link::start(&config.gateway)?;
