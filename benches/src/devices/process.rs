@@ -41,10 +41,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with its output in a file of `scratch`. Its standard input stays open and empty.
-    pub fn start(mut command: Command, scratch: &Scratch, name: &str) -> Result<Self> {
+    /// Starts `command` with its output in a file of `scratch`. Its standard input stays open and empty. It also ends if the
+    /// calling thread does, however that ends: a gateway that nobody owns would go on polling.
+    pub fn start(command: Command, scratch: &Scratch, name: &str) -> Result<Self> {
         let log = scratch.path(&format!("{name}.log"));
         let file = File::create(&log).with_context(|| log.display().to_string())?;
+        let mut command = dying_with_us(&command);
         command.stdin(Stdio::piped()).stdout(file.try_clone()?).stderr(file);
         let program = command.get_program().to_owned();
         let child = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
@@ -123,6 +125,22 @@ impl Drop for Process {
     }
 }
 
+/// What starts the same program, to be killed when the thread that starts it is no more (`PR_SET_PDEATHSIG`).
+fn dying_with_us(command: &Command) -> Command {
+    let mut wrapped = Command::new("setpriv");
+    wrapped.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        wrapped.current_dir(folder);
+    }
+    wrapped
+}
+
 /// Runs a program to its end; its output, or what it said on failing.
 pub fn output<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> Result<String> {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
@@ -149,4 +167,28 @@ pub fn sibling(name: &str, variable: &str) -> Result<PathBuf> {
     found.with_context(|| {
         format!("there is no {name} beside {}: build it, or set {variable}", Path::display(&own))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_ends_with_the_thread_that_started_it() {
+        let scratch = Scratch::new("orphan").unwrap();
+        let started = std::thread::scope(|scope| {
+            let start = || {
+                let mut command = Command::new("sh");
+                command.args(["-c", "echo $GREETING; exec sleep 600"]).env("GREETING", "hello");
+                let mut process = Process::start(command, &scratch, "sleeper").unwrap();
+                process.wait_until(Duration::from_secs(60), |log| log == "hello\n").unwrap();
+                // As if it ended without a chance to clean up.
+                std::mem::ManuallyDrop::new(process)
+            };
+            scope.spawn(start).join().unwrap()
+        });
+        let mut process = std::mem::ManuallyDrop::into_inner(started);
+        let status = process.child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
+    }
 }
