@@ -47,19 +47,19 @@ fn one<P: Packet>(
 ) {
     let head = packet.head();
     let arrival = tunnel.arrival(head, packet.total_len(), usize::from(meta.l2));
-    let Some((arrival, sender)) = arrival.and_then(|arrival| Some((arrival, Sender::of(head, &arrival)?)))
-    else {
-        open(cx, tunnel, packet, meta);
-        return;
-    };
-    if let Some(lif) = senders.lif(&sender, *validity) {
-        match strip(packet, arrival.headers, arrival.end, arrival.ecn) {
+    let usual = arrival.and_then(|arrival| Some((arrival, Sender::of(head, &arrival)?)));
+    if let Some((arrival, sender)) = &usual
+        && let Some(lif) = senders.lif(sender, *validity)
+    {
+        return match strip(packet, arrival.headers, arrival.end, arrival.ecn) {
             Ok(()) => arrived(packet, meta, lif),
             Err(reason) => meta.drop(reason),
-        }
-    } else if let Some(lif) = open(cx, tunnel, packet, meta) {
-        // Learning may have changed it.
-        *validity = cx.validity();
+        };
+    }
+    let learned = open(cx, tunnel, packet, meta);
+    // Learning may have changed it.
+    *validity = cx.validity();
+    if let (Some((_, sender)), Some(lif)) = (usual, learned) {
         senders.put(&sender, *validity, lif);
     }
 }

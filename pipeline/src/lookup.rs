@@ -48,7 +48,8 @@ pub fn run<P: Packet>(
     burst.take_v4(&keys.v4, cx.timestamp, &mut chunk);
     burst.take_v6(&keys.v6, cx.timestamp, &mut chunk);
     let asked = keys.v4.len() + keys.v6.len();
-    cx.counters.other(Other::Established, asked as u64 - rest.related - rest.stayed);
+    let established = (asked as u64).saturating_sub(rest.related + rest.stayed);
+    cx.counters.other(Other::Established, established);
     cx.counters.other(Other::Related, rest.related);
     rest.stayed == 0 && asked == packets.len()
 }
