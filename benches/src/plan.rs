@@ -30,7 +30,7 @@ const WHOLE_HOTPATH: Bench = bench("hotpath", false, |stand| hotpath::bench(stan
 const BENCHES: [Bench; 17] = [
     WHOLE_HOTPATH,
     bench(instructions::NAME, false, |stand| instructions::bench(&mut stand.report, stand.budget.as_ref())),
-    bench("rings", true, rings::bench),
+    Bench { long: true, ..bench("rings", true, rings::bench) },
     bench("memif", true, memif::bench),
     bench("latency", true, latency::bench),
     HOTPATH,
