@@ -211,9 +211,8 @@ pub fn bench(stand: &mut Stand, whole: bool) -> Result<()> {
             }
         }
         let pages = if stand.hugepages { "hugepages" } else { "4 KiB pages" };
-        let conditions =
-            |way| format!("{sessions} sessions, 64 B, {way}, bursts of {BURST}, one core, {pages}");
-        let forth = conditions("VLAN to VXLAN");
+        let conditions = |what| format!("{sessions} sessions, {what}, bursts of {BURST}, one core, {pages}");
+        let forth = conditions("64 B, VLAN to VXLAN");
         stand.report.add(format!("hotpath.cycles_per_packet.{name}"), "cycles", runs, forth);
         for (stage, runs) in stages {
             stand.report.add(
@@ -227,13 +226,13 @@ pub fn bench(stand: &mut Stand, whole: bool) -> Result<()> {
             continue;
         }
         let runs = other_runs(stand, &mut bed, Flow::Reverse, sessions)?;
-        let back = conditions("VXLAN to VLAN");
+        let back = conditions("64 B, VXLAN to VLAN");
         stand.report.add(format!("hotpath.reverse_cycles_per_packet.{name}"), "cycles", runs, back);
         drop(bed);
         let specs = (0..sessions).map(traffic::session_v6);
         let mut bed = Bed::of(&stand.eal, specs, 0, stand.hugepages, &stand.pool)?;
         let runs = other_runs(stand, &mut bed, Flow::ForwardV6, sessions)?;
-        let v6 = conditions("IPv6 (84 B), VLAN to VXLAN");
+        let v6 = conditions("IPv6, 84 B, VLAN to VXLAN");
         stand.report.add(format!("hotpath.ipv6_cycles_per_packet.{name}"), "cycles", runs, v6);
     }
     Ok(())

@@ -26,8 +26,8 @@ struct Slot<T> {
 const NONE: u64 = u64::MAX;
 
 impl<T: Default, const N: usize> Cache<T, N> {
-    #[expect(clippy::unreachable, reason = "as many are collected as the array has")]
     /// Empty.
+    #[expect(clippy::unreachable, reason = "as many are collected as the array has")]
     pub fn new() -> Self {
         let empty = |_| Slot { key: NONE, validity: 0, item: T::default() };
         // Collected, as an array of this size may be too much for a stack.
