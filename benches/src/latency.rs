@@ -1,7 +1,7 @@
-//! Latency under load, beside testpmd's: each at shares of its own drop rate, and both at half of the gateway's.
+//! Latency under load, beside testpmd's: each at shares of its own rate, and both at half of the gateway's.
 
 use crate::Stand;
-use crate::duel::{Contender, Run, rounds_at};
+use crate::duel::{Contender, Run, flat_out, mpps, rounds, rounds_at};
 use crate::memif::{self, back, gateway, testpmd};
 use crate::report::{self, median};
 use anyhow::Result;
@@ -18,10 +18,12 @@ use std::time::Duration;
 const SESSIONS: u32 = 65_536;
 /// So few that no packet waits for memory: what is left is the program.
 const FEW: u32 = 1_000;
-/// Shares of the no-drop rate, percent.
+/// Shares of a device's rate, percent.
 const LOADS: [u32; 3] = [10, 50, 90];
 /// Lowest and highest load of the searches, packets a second.
 const RANGE: (f64, f64) = (1e4, 30e6);
+/// Runs flat out.
+const FLAT_OUT: usize = 3;
 /// Attempts at a trial that somebody else's work spoils.
 const ATTEMPTS: usize = 2;
 
@@ -32,8 +34,10 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     let mut ours = gateway(stand, &scratch, &profile)?;
     let mut theirs = testpmd(stand, Mode::Macswap, &scratch, &profile)?;
     theirs.traffic = Traffic::new(&stand.eal, &back(&profile, Mode::Macswap))?;
-    let bounds = [searched(stand, "testpmd_", &mut theirs)?, searched(stand, "", &mut ours)?];
-    let ([their_whole, our_whole], whole) = wholes(bounds);
+    let (runs, _) = rounds(&mut [&mut theirs, &mut ours], &flat_out(), FLAT_OUT)?;
+    let flat_out = [0, 1].map(|who: usize| 1e6 * median(&mpps(&runs[who])));
+    let no_drop = [searched(stand, "testpmd_", &mut theirs)?, searched(stand, "", &mut ours)?];
+    let ([their_whole, our_whole], whole) = wholes(no_drop, flat_out);
     for load in LOADS {
         let own = format!("its own {whole}");
         measure(stand, "", SESSIONS, [&mut theirs, &mut ours], ([their_whole, our_whole], &own), load)?;
@@ -48,34 +52,22 @@ pub fn bench(stand: &mut Stand) -> Result<()> {
     measure(stand, ".same_rate_1k", FEW, [&mut theirs, &mut ours], wholes, 50)
 }
 
-/// Drop rates of a device, packets a second, where they were found.
-#[derive(Clone, Copy, Debug)]
-struct Rates {
-    none: Option<f64>,
-    partial: Option<f64>,
+/// No-drop rate and, beside it, partial drop rate of a device: the first, packets a second, if it was found.
+fn searched(stand: &mut Stand, prefix: &str, device: &mut Contender) -> Result<Option<f64>> {
+    let no_drop = found(stand, &format!("{prefix}ndr"), 0.0, device)?.lower;
+    found(stand, &format!("{prefix}pdr"), 0.005, device)?;
+    Ok(no_drop)
 }
 
-fn searched(stand: &mut Stand, prefix: &str, device: &mut Contender) -> Result<Rates> {
-    let none = found(stand, &format!("{prefix}ndr"), 0.0, device)?.lower;
-    let partial = found(stand, &format!("{prefix}pdr"), 0.005, device)?.lower;
-    Ok(Rates { none, partial })
-}
-
-/// What loads are shares of, for each device, and its name: one kind for both. Where cores are shared, nearly every rate loses
-/// something to somebody else; then it is the partial drop rate.
-fn wholes(devices: [Rates; 2]) -> ([f64; 2], &'static str) {
-    let [none, partial] =
-        [|rates: Rates| rates.none, |rates: Rates| rates.partial].map(|of| match devices.map(of) {
-            [Some(theirs), Some(ours)] => Some([theirs, ours]),
-            _ => None,
-        });
-    let is_steady =
-        |rates: Rates| rates.partial.zip(rates.none).is_none_or(|(partial, none)| none >= partial / 2.0);
-    match (none, partial) {
-        (Some(none), _) if devices.into_iter().all(is_steady) => (none, "no-drop rate"),
-        (_, Some(partial)) => (partial, "partial drop rate (0.5 % loss)"),
-        (Some(none), None) => (none, "no-drop rate"),
-        _ => ([1e6; 2], "1 Mpps (no drop rate was found)"),
+/// What loads are shares of, packets a second of each device, and its name: one kind for both, so that both have as much to
+/// spare. Where cores are shared, nearly every rate loses something to somebody else, and a search ends anywhere; then it is
+/// what they forward flat out.
+fn wholes(no_drop: [Option<f64>; 2], flat_out: [f64; 2]) -> ([f64; 2], &'static str) {
+    match no_drop {
+        [Some(theirs), Some(ours)] if theirs >= flat_out[0] / 2.0 && ours >= flat_out[1] / 2.0 => {
+            ([theirs, ours], "no-drop rate")
+        }
+        _ => (flat_out, "rate flat out"),
     }
 }
 
@@ -180,17 +172,15 @@ fn found(stand: &mut Stand, name: &str, loss_ratio: f64, device: &mut Contender)
 
 #[cfg(test)]
 mod tests {
-    use super::{Rates, wholes};
+    use super::wholes;
 
     #[test]
     fn loads_are_shares_of_one_kind_of_rate() {
-        let rates = |none, partial| Rates { none, partial };
-        let (quiet, shared) = (rates(Some(9e6), Some(10e6)), rates(Some(1e6), Some(4e6)));
-        assert_eq!(wholes([quiet, rates(Some(5e6), Some(6e6))]), ([9e6, 5e6], "no-drop rate"));
-        assert_eq!(wholes([quiet, shared]), ([10e6, 4e6], "partial drop rate (0.5 % loss)"));
-        assert_eq!(wholes([rates(None, Some(8e6)), shared]).0, [8e6, 4e6]);
-        assert_eq!(wholes([quiet, rates(Some(5e6), None)]).0, [9e6, 5e6]);
-        assert_eq!(wholes([shared, rates(Some(5e6), None)]).0, [1e6, 5e6]);
-        assert_eq!(wholes([quiet, rates(None, None)]).0, [1e6, 1e6]);
+        let flat_out = [16e6, 10e6];
+        assert_eq!(wholes([Some(12e6), Some(9e6)], flat_out), ([12e6, 9e6], "no-drop rate"));
+        assert_eq!(wholes([Some(1e6), Some(9e6)], flat_out), (flat_out, "rate flat out"));
+        assert_eq!(wholes([Some(12e6), Some(4e6)], flat_out).0, flat_out);
+        assert_eq!(wholes([None, Some(9e6)], flat_out).0, flat_out);
+        assert_eq!(wholes([Some(12e6), None], flat_out).0, flat_out);
     }
 }
