@@ -12,6 +12,8 @@ use gateway::frame::Frame;
 use hdrhistogram::Histogram;
 use nix::time::{ClockId, clock_gettime};
 use pipeline::{BURST, Burst, Io, Pipeline, PortIndex, Worker};
+use std::fs::File;
+use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -27,6 +29,10 @@ const ADDED_PER_SECOND: u32 = 100_000;
 const ADDED_LIVE: u32 = 10;
 /// A gap that is looked into, nanoseconds.
 const SUSPICIOUS: u64 = 20_000;
+/// One that is noted down in the kernel's trace, where that is on, behind all that the kernel did meanwhile.
+const LONG: u64 = 100_000;
+/// Where to.
+const TRACE: &str = "/sys/kernel/tracing/trace_marker";
 /// Records that one turn of the housekeeping closes at most, as in the gateway.
 const BUDGET: usize = 4096;
 
@@ -215,6 +221,7 @@ fn poll(worker: &mut Worker<Frame>, pool: &Mempool, uptime: Uptime, stop: &Atomi
     burst.push(to_frame(&traffic::hello())?);
     worker.process(traffic::UPLINK, &mut burst, uptime.nanos(), &mut io);
     let mut polled = Polled::new()?;
+    let mut trace = File::options().write(true).open(TRACE).ok();
     let (mut next, mut disturbed, begun) = (0, Disturbed::now()?, uptime.nanos());
     let mut last = begun;
     while !stop.load(Ordering::Relaxed) {
@@ -229,6 +236,12 @@ fn poll(worker: &mut Worker<Frame>, pool: &Mempool, uptime: Uptime, stop: &Atomi
         let gap = end - last;
         last = end;
         if gap > SUSPICIOUS {
+            if gap > LONG
+                && let Some(trace) = &mut trace
+            {
+                // Refused while nobody traces.
+                let _ = write!(trace, "a pause of {gap} ns until now");
+            }
             polled.look_into(gap, &disturbed, &Disturbed::now()?);
             // What happens during a look belongs to no gap.
             disturbed = Disturbed::now()?;
