@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+/// Characters of a line that are shown in a message about it.
+const SHOWN: usize = 60;
+
 /// A value and the line it stands on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct At<T> {
@@ -17,6 +20,7 @@ pub(super) struct At<T> {
 /// What is wrong so far, and what turns offsets into lines.
 pub(super) struct Problems {
     file: PathBuf,
+    text: String,
     line_starts: Vec<usize>,
     /// Lines the parser could not read: what else seems wrong there, or seems missing, may only follow from that.
     unread: RefCell<Vec<usize>>,
@@ -27,7 +31,13 @@ impl Problems {
     pub(super) fn new(file: &Path, text: &str) -> Self {
         let line_starts =
             std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect::<Vec<_>>();
-        Self { file: file.to_owned(), line_starts, unread: RefCell::default(), list: RefCell::default() }
+        Self {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            line_starts,
+            unread: RefCell::default(),
+            list: RefCell::default(),
+        }
     }
 
     pub(super) fn line(&self, span: &Range<usize>) -> usize {
@@ -41,7 +51,10 @@ impl Problems {
             return None;
         }
         self.unread.borrow_mut().push(line);
-        self.push(line, format!("not TOML: {}", error.message()));
+        // The parser names no key.
+        let shown = self.text.lines().nth(line.saturating_sub(1)).unwrap_or_default();
+        let shown: String = shown.trim().chars().take(SHOWN).collect();
+        self.push(line, format!("not TOML: {}: {shown}", error.message()));
         Some(line)
     }
 
