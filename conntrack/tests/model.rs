@@ -405,7 +405,12 @@ impl Model {
 #[test]
 fn table_agrees_with_model() {
     let ops = produce::<Vec<Op>>().with().len(0..300usize);
-    check!().with_generator(ops).with_iterations(5000).with_max_len(16384).for_each(|ops| {
+    let mut check = check!().with_generator(ops).with_max_len(16384);
+    // Else as many as there is time for.
+    if std::env::var_os("BOLERO_RANDOM_TEST_TIME_MS").is_none() {
+        check = check.with_iterations(5000);
+    }
+    check.for_each(|ops| {
         let mut model = Model::new();
         for op in ops {
             model.apply(*op);
