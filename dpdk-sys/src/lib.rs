@@ -2,7 +2,8 @@
 //!
 //! Generated from DPDK's headers by bindgen when this crate is built; the `shim_*` functions are DPDK's inline functions
 //! compiled by the C compiler. See the [DPDK API](https://doc.dpdk.org/api-22.11/) for what each of them does and needs.
-//! Linking is shared, so that drivers are loaded from the system's `pmds` folder when the EAL starts.
+//! DPDK is linked in, with the drivers of all ports; built with `LIBDPDK_DYNAMIC=1` in the environment, it is shared,
+//! and drivers are loaded from the system's `pmds` folder when the EAL starts.
 #![allow(
     missing_docs,
     non_camel_case_types,
