@@ -9,7 +9,7 @@ use conntrack::table::Timeouts;
 use conntrack::{SessionSpec, SessionTable, TableConfig, Timestamp};
 use dpdk::{Eal, Mbuf, Mempool};
 use gateway::frame::Frame;
-use pipeline::{BURST, Burst, Io, Pipeline, PortIndex, Probe, Worker};
+use pipeline::{BURST, Burst, Config, Io, Pipeline, PortIndex, Probe, Worker};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -31,46 +31,48 @@ impl Bed {
 
     /// The same with room for `room` more.
     pub fn with_room(eal: &Eal, sessions: u32, room: u32, hugepages: bool, pool: &Mempool) -> Result<Self> {
-        Self::of(eal, (0..sessions).map(traffic::session), room, hugepages, pool)
+        Self::of(eal, Flow::Forward, sessions, room, hugepages, pool)
     }
 
-    /// The same with these sessions.
+    /// The same with what packets of that flow need.
     pub fn of(
         eal: &Eal,
-        sessions: impl ExactSizeIterator<Item = SessionSpec>,
+        flow: Flow,
+        sessions: u32,
         room: u32,
         hugepages: bool,
         pool: &Mempool,
     ) -> Result<Self> {
-        let (table, mut workers) = stand_up(sessions, room, hugepages, pool, 1)?;
+        let (table, mut workers) = stand_up(flow, sessions, room, hugepages, pool, 1)?;
         Ok(Self { worker: workers.pop().context("a worker")?, table, uptime: Uptime::start(eal) })
     }
 }
 
 /// A table with `sessions` and room for more, and a pipeline with workers that know where the server is.
 pub fn stand_up(
-    sessions: impl ExactSizeIterator<Item = SessionSpec>,
+    flow: Flow,
+    sessions: u32,
     room: u32,
     hugepages: bool,
     pool: &Mempool,
     workers: usize,
 ) -> Result<(Arc<SessionTable>, Vec<Worker<Frame>>)> {
     let table = SessionTable::new(TableConfig {
-        capacity: (u32::try_from(sessions.len())? + room).max(1024),
+        capacity: (sessions + room).max(1024),
         timeouts: Timeouts { tcp: 7440, udp: 300, icmp: 60, other: 60 },
         readers: workers,
         hugepages,
         hash_secret: [0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03],
     })?;
-    for session in sessions {
+    for session in (0..sessions).map(|n| flow.session(n)) {
         table.insert(&session, Timestamp(0)).with_context(|| format!("session {:?}", session.id))?;
     }
-    let pipeline = Pipeline::new(traffic::config(), table.clone(), workers, [1, 2])
+    let pipeline = Pipeline::new(flow.config(), table.clone(), workers, [1, 2])
         .map_err(|errors| anyhow::anyhow!("configuration: {errors:?}"))?;
     let mut workers: Vec<Worker<Frame>> =
         (0..workers).map(|n| pipeline.worker(n)).collect::<Option<_>>().context("the workers")?;
     let mut hello: Burst<Frame> = ArrayVec::new();
-    hello.push(Frame::new(Mbuf::from_slice(pool, &traffic::hello()).context("the pool is empty")?, ()));
+    hello.push(Frame::new(Mbuf::from_slice(pool, &flow.hello()).context("the pool is empty")?, ()));
     let worker = workers.first_mut().context("a worker")?;
     worker.process(traffic::UPLINK, &mut hello, 0, &mut Collect { pool, sent: ArrayVec::new() });
     Ok((table, workers))
@@ -114,12 +116,29 @@ pub enum Flow {
     Reverse,
     /// From VLAN to VXLAN, of IPv6 sessions.
     ForwardV6,
+    /// From VLAN to VXLAN, over an IPv6 underlay.
+    ForwardOverV6,
+    /// From VXLAN to VLAN, over an IPv6 underlay.
+    ReverseOverV6,
 }
 
 impl Flow {
     /// What there is to look up.
     pub fn session(self, n: u32) -> SessionSpec {
         if self == Self::ForwardV6 { traffic::session_v6(n) } else { traffic::session(n) }
+    }
+
+    fn is_over_v6(self) -> bool {
+        matches!(self, Self::ForwardOverV6 | Self::ReverseOverV6)
+    }
+
+    fn config(self) -> Config {
+        if self.is_over_v6() { traffic::config_over_v6() } else { traffic::config() }
+    }
+
+    /// What tells the gateway where the server is.
+    fn hello(self) -> Vec<u8> {
+        if self.is_over_v6() { traffic::hello_over_v6() } else { traffic::hello() }
     }
 }
 
@@ -153,8 +172,9 @@ impl Frames {
             order.swap(i, (random % (i as u64 + 1)) as usize);
         }
         let frame = match flow {
-            Flow::Forward => traffic::frame,
+            Flow::Forward | Flow::ForwardOverV6 => traffic::frame,
             Flow::Reverse => traffic::answer,
+            Flow::ReverseOverV6 => traffic::answer_over_v6,
             Flow::ForwardV6 => traffic::frame_v6,
         };
         let size = order.first().map_or(0, |n| frame(*n).len());
@@ -229,11 +249,22 @@ pub fn bench(stand: &mut Stand, whole: bool) -> Result<()> {
         let back = conditions("64 B, VXLAN to VLAN");
         stand.report.add(format!("hotpath.reverse_cycles_per_packet.{name}"), "cycles", runs, back);
         drop(bed);
-        let specs = (0..sessions).map(traffic::session_v6);
-        let mut bed = Bed::of(&stand.eal, specs, 0, stand.hugepages, &stand.pool)?;
-        let runs = other_runs(stand, &mut bed, Flow::ForwardV6, sessions)?;
-        let v6 = conditions("IPv6, 84 B, VLAN to VXLAN");
-        stand.report.add(format!("hotpath.ipv6_cycles_per_packet.{name}"), "cycles", runs, v6);
+        let mut others = vec![(Flow::ForwardV6, "ipv6", "IPv6, 84 B, VLAN to VXLAN")];
+        if name == "1k" {
+            others.push((Flow::ForwardOverV6, "over_ipv6", "64 B, VLAN to VXLAN over IPv6"));
+            others.push((Flow::ReverseOverV6, "reverse_over_ipv6", "64 B, VXLAN over IPv6 to VLAN"));
+        }
+        for (flow, figure, what) in others {
+            let mut bed = Bed::of(&stand.eal, flow, sessions, 0, stand.hugepages, &stand.pool)?;
+            let runs = other_runs(stand, &mut bed, flow, sessions)?;
+            let conditions = conditions(what);
+            stand.report.add(
+                format!("hotpath.{figure}_cycles_per_packet.{name}"),
+                "cycles",
+                runs,
+                conditions,
+            );
+        }
     }
     Ok(())
 }
@@ -402,22 +433,23 @@ fn counted(bed: &mut Bed, burst: &mut Burst<Frame>, io: &mut Collect<'_>) {
     bed.worker.process(traffic::UPLINK, burst, 0, io);
 }
 
-/// Each of a full burst left NATed: inside VLAN 2, IPv4, UDP, VXLAN 2000, or on VLAN 100.
+/// Each of a full burst left NATed: inside VLAN 2, IP, UDP, VXLAN 2000, or on VLAN 100.
 fn check(sent: &[Frame], flow: Flow) -> Result<()> {
     ensure!(sent.len() == BURST, "{} of {BURST} packets left", sent.len());
     for frame in sent {
         let data = frame.mbuf().data();
         let (len, vlan, ip) = match flow {
             Flow::Forward => (60 + 54, 2, 54 + 14),
-            Flow::Reverse => (64, 100, 18),
+            Flow::ForwardOverV6 => (60 + 74, 2, 74 + 14),
+            Flow::Reverse | Flow::ReverseOverV6 => (64, 100, 18),
             Flow::ForwardV6 => (80 + 54, 2, 54 + 14),
         };
         ensure!(data.len() == len, "a packet left with {} bytes", data.len());
         ensure!(data[12..16] == [0x81, 0, 0, vlan], "not in VLAN {vlan}");
         let ip = &data[ip..ip + 40];
         let translated = match flow {
-            Flow::Forward => ip[12..14] == [0xcb, 0],
-            Flow::Reverse => ip[16..18] == [10, 1],
+            Flow::Forward | Flow::ForwardOverV6 => ip[12..14] == [0xcb, 0],
+            Flow::Reverse | Flow::ReverseOverV6 => ip[16..18] == [10, 1],
             Flow::ForwardV6 => ip[8..14] == [0x20, 1, 0xd, 0xb8, 0, 0xb],
         };
         ensure!(translated, "not translated: {ip:02x?}");

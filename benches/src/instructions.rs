@@ -15,6 +15,8 @@ pub const CHILD: &str = "instructions-child";
 const FORWARD: &str = "forward";
 const REVERSE: &str = "reverse";
 const IPV6: &str = "ipv6";
+const OVER_IPV6: &str = "over_ipv6";
+const REVERSE_OVER_IPV6: &str = "reverse_over_ipv6";
 /// Of this bench.
 pub const NAME: &str = "instructions";
 const SESSIONS: u32 = 1_000;
@@ -23,7 +25,7 @@ const PACKETS: [u64; 2] = [3_200, 16_000];
 /// How far above the budget a count may be: compilers differ a little.
 const TOLERANCE: f64 = 1.03;
 /// What is counted, under the name of the report, of which flow, and whose instructions they are.
-const FUNCTIONS: [(&str, &str, &str); 10] = [
+const FUNCTIONS: [(&str, &str, &str); 12] = [
     ("ingress", FORWARD, "pipeline::ingress::run"),
     ("classify", FORWARD, "pipeline::classify::run"),
     ("seek", FORWARD, "reader::seek_some"),
@@ -31,9 +33,11 @@ const FUNCTIONS: [(&str, &str, &str); 10] = [
     ("encap", FORWARD, "pipeline::encap::put_known"),
     ("egress", FORWARD, "pipeline::egress::run"),
     ("all", FORWARD, "hotpath::counted"),
-    ("reverse_decap", REVERSE, "pipeline::decap::run"),
+    ("reverse_decap", REVERSE, "pipeline::decap::each"),
     ("reverse_all", REVERSE, "hotpath::counted"),
     ("ipv6_all", IPV6, "hotpath::counted"),
+    ("over_ipv6_all", OVER_IPV6, "hotpath::counted"),
+    ("reverse_over_ipv6_all", REVERSE_OVER_IPV6, "hotpath::counted"),
 ];
 
 /// Instructions per packet that no stage may exceed.
@@ -79,9 +83,11 @@ pub fn child(packets: u64, flow: &str) -> Result<()> {
     let flow = match flow {
         REVERSE => Flow::Reverse,
         IPV6 => Flow::ForwardV6,
+        OVER_IPV6 => Flow::ForwardOverV6,
+        REVERSE_OVER_IPV6 => Flow::ReverseOverV6,
         _ => Flow::Forward,
     };
-    let mut bed = Bed::of(&eal, (0..SESSIONS).map(|n| flow.session(n)), 0, false, &pool)?;
+    let mut bed = Bed::of(&eal, flow, SESSIONS, 0, false, &pool)?;
     hotpath::counted_run(&pool, &mut bed, &mut Frames::of_flow(flow, 0..SESSIONS), packets)
 }
 
@@ -89,7 +95,10 @@ pub fn child(packets: u64, flow: &str) -> Result<()> {
 pub fn bench(report: &mut Report, budget: Option<&Budget>) -> Result<()> {
     let [fewer, more] = PACKETS;
     let counts = |flow| anyhow::Ok((flow, (count(fewer, flow)?, count(more, flow)?)));
-    let flows = BTreeMap::from([counts(FORWARD)?, counts(REVERSE)?, counts(IPV6)?]);
+    let flows: BTreeMap<_, _> = [FORWARD, REVERSE, IPV6, OVER_IPV6, REVERSE_OVER_IPV6]
+        .into_iter()
+        .map(counts)
+        .collect::<Result<_>>()?;
     let mut figures = BTreeMap::new();
     for (stage, flow, function) in FUNCTIONS {
         let (before, after) = flows.get(flow).context("it was counted")?;
@@ -108,6 +117,8 @@ pub fn bench(report: &mut Report, budget: Option<&Budget>) -> Result<()> {
             vec![figure],
             match flow {
                 REVERSE => "per packet, VXLAN to VLAN, 64 B, bursts of 32, callgrind",
+                OVER_IPV6 => "per packet, VLAN to VXLAN over IPv6, 64 B, bursts of 32, callgrind",
+                REVERSE_OVER_IPV6 => "per packet, VXLAN over IPv6 to VLAN, 64 B, bursts of 32, callgrind",
                 IPV6 => "per packet, IPv6, VLAN to VXLAN, 84 B, bursts of 32, callgrind",
                 _ => "per packet, VLAN to VXLAN, 64 B, bursts of 32, callgrind",
             },

@@ -10,13 +10,32 @@ const TENANT: [u8; 6] = [2, 0, 0, 0, 0xaa, 5];
 const ROUTER_IN: [u8; 6] = [2, 0, 0, 0, 0xaa, 1];
 const ROUTER_OUT: [u8; 6] = [2, 0, 0, 0, 0xbb, 1];
 const SERVER: [u8; 6] = [2, 0, 0, 0, 0xbb, 10];
-const LOCAL_VTEP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const REMOTE_VTEP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
+const VTEPS: Vteps =
+    Vteps { local: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), remote: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)) };
+const VTEPS_V6: Vteps = Vteps {
+    local: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 1)),
+    remote: IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xe, 0, 0, 0, 0, 9)),
+};
 /// Port of the tenants.
 pub const UPLINK: PortIndex = PortIndex(0);
 
+/// Both ends of the tunnel.
+struct Vteps {
+    local: IpAddr,
+    remote: IpAddr,
+}
+
 /// One uplink with VLAN LIF "red" and VXLAN LIF "blue" over underlay VLAN 2, and a trap port.
 pub fn config() -> Config {
+    config_between(VTEPS)
+}
+
+/// The same with an IPv6 underlay.
+pub fn config_over_v6() -> Config {
+    config_between(VTEPS_V6)
+}
+
+fn config_between(vteps: Vteps) -> Config {
     let lif = |id, name: &str, encapsulation, trap_vni, vteps| Lif {
         id,
         name: name.into(),
@@ -34,15 +53,15 @@ pub fn config() -> Config {
         underlay: Some(Underlay {
             port: UPLINK,
             vlan: 2,
-            local_ip: LOCAL_VTEP,
+            local_ip: vteps.local,
             udp_port: 4789,
-            neighbors: vec![StaticNeighbor { ip: REMOTE_VTEP, mac: [2, 0, 0, 0, 2, 9] }],
+            neighbors: vec![StaticNeighbor { ip: vteps.remote, mac: [2, 0, 0, 0, 2, 9] }],
             routes: vec![],
             copies: 0,
         }),
         lifs: vec![
             lif(1, "red", Encapsulation::Vlan(100), 10100, vec![]),
-            lif(2, "blue", Encapsulation::Vxlan(2000), 2000, vec![REMOTE_VTEP]),
+            lif(2, "blue", Encapsulation::Vxlan(2000), 2000, vec![vteps.remote]),
         ],
         trap: Trap {
             port: PortIndex(1),
@@ -127,26 +146,46 @@ pub fn frame_of(tuple: &Tuple) -> Vec<u8> {
 
 /// The answer to a frame of session `n`, as it arrives on the uplink: in VXLAN, 64 bytes on VLAN 100 when it leaves.
 pub fn answer(n: u32) -> Vec<u8> {
+    answer_between(VTEPS, n)
+}
+
+/// The same over an IPv6 underlay.
+pub fn answer_over_v6(n: u32) -> Vec<u8> {
+    answer_between(VTEPS_V6, n)
+}
+
+fn answer_between(vteps: Vteps, n: u32) -> Vec<u8> {
     let Tuple { source, destination, source_port, destination_port } = session(n).translated;
     let builder = PacketBuilder::ethernet2(SERVER, ROUTER_OUT)
         .ipv4(octets(destination), octets(source), 64)
         .udp(destination_port, source_port);
-    tunnelled(&written(builder, &[0x5a; 18]), u16::try_from(50_000 + n % 10_000).unwrap_or(u16::MAX))
+    tunnelled(vteps, &written(builder, &[0x5a; 18]), u16::try_from(50_000 + n % 10_000).unwrap_or(u16::MAX))
 }
 
 /// A frame of the server's as it arrives on the uplink, in VXLAN: the gateway learns from it where the server is.
 pub fn hello() -> Vec<u8> {
-    tunnelled(&[&[0xff; 6], &SERVER[..], &[0x88, 0xb5], &[0; 46]].concat(), 50_000)
+    hello_between(VTEPS)
+}
+
+/// The same over an IPv6 underlay.
+pub fn hello_over_v6() -> Vec<u8> {
+    hello_between(VTEPS_V6)
+}
+
+fn hello_between(vteps: Vteps) -> Vec<u8> {
+    tunnelled(vteps, &[&[0xff; 6], &SERVER[..], &[0x88, 0xb5], &[0; 46]].concat(), 50_000)
 }
 
 /// As the server's VTEP sends it.
-fn tunnelled(frame: &[u8], source_port: u16) -> Vec<u8> {
+fn tunnelled(vteps: Vteps, frame: &[u8], source_port: u16) -> Vec<u8> {
     let vxlan = [&[0x08, 0, 0, 0, 0, 0x07, 0xd0, 0], frame].concat();
     let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 2, 9], [2, 0, 0, 0, 0, 1])
-        .single_vlan(2.try_into().unwrap_or_default())
-        .ipv4(octets(REMOTE_VTEP), octets(LOCAL_VTEP), 64)
-        .udp(source_port, 4789);
-    written(builder, &vxlan)
+        .single_vlan(2.try_into().unwrap_or_default());
+    let builder = match (vteps.remote, vteps.local) {
+        (IpAddr::V6(remote), IpAddr::V6(local)) => builder.ipv6(remote.octets(), local.octets(), 64),
+        (remote, local) => builder.ipv4(octets(remote), octets(local), 64),
+    };
+    written(builder.udp(source_port, 4789), &vxlan)
 }
 
 fn octets(ip: IpAddr) -> [u8; 4] {
@@ -169,6 +208,7 @@ mod tests {
     fn frames_are_64_bytes_on_the_wire_with_a_tag() {
         assert_eq!(super::frame(7).len(), 64);
         assert_eq!(super::answer(7).len(), 64 - 4 + 54);
+        assert_eq!(super::answer_over_v6(7).len(), 64 - 4 + 74);
         assert_eq!(super::frame_v6(7).len(), 84);
     }
 }

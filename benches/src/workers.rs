@@ -1,6 +1,6 @@
 //! What workers cost each other, and what a writer costs them: two cores on one session table.
 
-use crate::hotpath::{Frames, rate, stand_up};
+use crate::hotpath::{Flow, Frames, rate, stand_up};
 use crate::report::median;
 use crate::uptime::Uptime;
 use crate::{Stand, cores, traffic};
@@ -42,7 +42,7 @@ impl Half {
 /// The second worker's gain, and what the first loses to a writer at full speed.
 pub fn bench(stand: &mut Stand) -> Result<()> {
     let (table, workers) =
-        stand_up((0..SESSIONS).map(traffic::session), 2 * CHURN as u32, stand.hugepages, &stand.pool, 2)?;
+        stand_up(Flow::Forward, SESSIONS, 2 * CHURN as u32, stand.hugepages, &stand.pool, 2)?;
     let uptime = Uptime::start(&stand.eal);
     let middle = SESSIONS / 2;
     let mut halves = workers.into_iter().zip([0..middle, middle..SESSIONS]).map(|(worker, sessions)| Half {

@@ -10,7 +10,7 @@ use crate::ecn;
 use crate::neighbors::{Address, Link};
 use crate::packet::Packet;
 use crate::senders::{Sender, Senders};
-use crate::tunnel::{Received, Tunnel};
+use crate::tunnel::{Arrival, Received, Tunnel};
 use crate::wire::ethernet::{self, TAG_LEN, is_group};
 use crate::wire::{Ethernet, view};
 use crate::worker::Context;
@@ -23,11 +23,27 @@ const MACS: usize = 12;
 #[inline(never)]
 pub fn run<P: Packet>(cx: &Context<'_>, senders: &mut Senders, packets: &mut [P], metas: &mut [Meta]) {
     let Some(tunnel) = &cx.shared.underlay else { return };
+    if tunnel.local_ip.is_ipv4() {
+        each(cx, tunnel, Tunnel::arrival_v4, senders, packets, metas);
+    } else {
+        each(cx, tunnel, Tunnel::arrival_v6, senders, packets, metas);
+    }
+}
+
+#[inline(never)]
+fn each<P: Packet>(
+    cx: &Context<'_>,
+    tunnel: &Tunnel,
+    arrival: impl Fn(&Tunnel, &[u8], usize, usize) -> Option<Arrival> + Copy,
+    senders: &mut Senders,
+    packets: &mut [P],
+    metas: &mut [Meta],
+) {
     let lifs = cx.counters.lifs();
     let mut validity = cx.validity();
     for (packet, meta) in packets.iter_mut().zip(metas) {
         if meta.next == Next::Underlay {
-            one(cx, tunnel, senders, &mut validity, packet, meta);
+            one(cx, tunnel, arrival, senders, &mut validity, packet, meta);
             if meta.next == Next::Classify {
                 lifs.rx(meta.in_lif, meta.frame_len);
             }
@@ -40,13 +56,14 @@ pub fn run<P: Packet>(cx: &Context<'_>, senders: &mut Senders, packets: &mut [P]
 fn one<P: Packet>(
     cx: &Context<'_>,
     tunnel: &Tunnel,
+    arrival: impl Fn(&Tunnel, &[u8], usize, usize) -> Option<Arrival>,
     senders: &mut Senders,
     validity: &mut u64,
     packet: &mut P,
     meta: &mut Meta,
 ) {
     let head = packet.head();
-    let arrival = tunnel.arrival(head, packet.total_len(), usize::from(meta.l2));
+    let arrival = arrival(tunnel, head, packet.total_len(), usize::from(meta.l2));
     let usual = arrival.and_then(|arrival| Some((arrival, Sender::of(head, &arrival)?)));
     if let Some((arrival, sender)) = &usual
         && let Some(lif) = senders.lif(sender, *validity)

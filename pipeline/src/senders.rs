@@ -5,7 +5,7 @@
 //! each second.
 
 use crate::cache::{Cache, spread};
-use crate::tunnel::Arrival;
+use crate::tunnel::{Arrival, Source};
 use crate::wire::ethernet;
 use conntrack::LifIndex;
 
@@ -19,8 +19,10 @@ pub struct Senders(Cache<Known, SENDERS>);
 /// A sender, by all that is learned from its packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sender {
-    /// VTEP and VNI.
+    /// VTEP and VNI; of IPv6 the first half of the VTEP's address.
     network: u64,
+    /// Of IPv6 the other half, and the VNI.
+    rest: Option<(u64, u32)>,
     /// The MAC of who sent the tunnel packet, and the two bytes behind it.
     outer: u64,
     /// The same of the frame inside.
@@ -29,6 +31,7 @@ pub struct Sender {
 
 #[derive(Debug, Default)]
 struct Known {
+    rest: (u64, u32),
     outer: u64,
     inner: u64,
     lif: LifIndex,
@@ -40,16 +43,17 @@ impl Sender {
     pub fn of(head: &[u8], arrival: &Arrival) -> Option<Self> {
         const SOURCE: usize = ethernet::LEN - 8;
         let word = |at: usize| head.get(at..)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes));
-        Some(Self {
-            network: u64::from(arrival.source) << 32 | u64::from(arrival.vni),
-            outer: word(SOURCE)?,
-            inner: word(arrival.headers + SOURCE)?,
-        })
+        let (network, rest) = match arrival.source {
+            Source::V4(source) => (u64::from(source) << 32 | u64::from(arrival.vni), None),
+            Source::V6([first, second]) => (first, Some((second, arrival.vni))),
+        };
+        Some(Self { network, rest, outer: word(SOURCE)?, inner: word(arrival.headers + SOURCE)? })
     }
 
     #[inline(always)]
     fn position(&self) -> usize {
-        spread(self.inner ^ self.network.rotate_left(20))
+        let rest = self.rest.map_or(0, |(second, vni)| second ^ u64::from(vni) << 32);
+        spread(self.inner ^ (self.network ^ rest).rotate_left(20))
     }
 }
 
@@ -63,12 +67,17 @@ impl Senders {
     #[inline(always)]
     pub fn lif(&self, sender: &Sender, validity: u64) -> Option<LifIndex> {
         let known = self.0.get(sender.position(), sender.network, validity)?;
-        (known.inner == sender.inner && known.outer == sender.outer).then_some(known.lif)
+        // An underlay is of one family: over IPv4 there is no rest to compare.
+        let is_same = sender.rest.is_none_or(|rest| known.rest == rest)
+            && known.inner == sender.inner
+            && known.outer == sender.outer;
+        is_same.then_some(known.lif)
     }
 
     /// Notes that all has been learned from a packet of this sender, on this LIF.
     pub fn put(&mut self, sender: &Sender, validity: u64, lif: LifIndex) {
-        let Sender { network, outer, inner } = *sender;
-        self.0.put(sender.position(), network, validity, Known { outer, inner, lif });
+        let Sender { network, rest, outer, inner } = *sender;
+        let rest = rest.unwrap_or_default();
+        self.0.put(sender.position(), network, validity, Known { rest, outer, inner, lif });
     }
 }

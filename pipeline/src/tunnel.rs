@@ -40,8 +40,8 @@ pub struct Tunnel {
     /// The gateway's address.
     pub local_ip: IpAddr,
     local: Address,
-    /// The address as a little-endian word; what no word is for IPv6.
-    local_v4: u64,
+    /// The same in little-endian words; the first of IPv4 is all.
+    local_words: [u64; 2],
     /// The first bytes of what is sent to the gateway's MAC, as a little-endian word; two more follow.
     start: u64,
     udp_port: u16,
@@ -108,19 +108,28 @@ pub enum Received {
     Drop(DropReason),
 }
 
-/// A frame in a tunnel over IPv4, by what its outer headers say.
+/// A frame in a tunnel, by what its outer headers say.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
     /// Of which network.
     pub vni: u32,
-    /// From which VTEP: its address, as a little-endian word.
-    pub source: u32,
+    /// From which VTEP.
+    pub source: Source,
     /// The outer ECN bits.
     pub ecn: u8,
     /// Bytes before the frame.
     pub headers: usize,
     /// Bytes up to the frame's end.
     pub end: usize,
+}
+
+/// A VTEP's address, in little-endian words.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// IPv4.
+    V4(u32),
+    /// IPv6.
+    V6([u64; 2]),
 }
 
 /// Outer headers over IPv4 without options, from the Ethernet type on, in the little-endian words they are read in.
@@ -133,6 +142,24 @@ struct OuterV4 {
     third: little_endian::U32,
     source: little_endian::U32,
     destination: little_endian::U32,
+    ports: little_endian::U32,
+    len: U16,
+    _checksum: U16,
+    vxlan: Vxlan,
+}
+
+/// The same over IPv6 without extension headers.
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct OuterV6 {
+    ethertype: little_endian::U16,
+    class: U16,
+    _flow: U16,
+    payload_len: U16,
+    next_header: u8,
+    _hop_limit: u8,
+    source: [little_endian::U64; 2],
+    destination: [little_endian::U64; 2],
     ports: little_endian::U32,
     len: U16,
     _checksum: U16,
@@ -188,9 +215,12 @@ impl Tunnel {
             mac,
             local_ip,
             local: local_ip.into(),
-            local_v4: match local_ip {
-                IpAddr::V4(ip) => u32::from_le_bytes(ip.octets()).into(),
-                IpAddr::V6(_) => u64::MAX,
+            local_words: match local_ip {
+                IpAddr::V4(ip) => [u32::from_le_bytes(ip.octets()).into(), 0],
+                IpAddr::V6(ip) => {
+                    let bits = u128::from_le_bytes(ip.octets());
+                    [bits as u64, (bits >> 64) as u64]
+                }
             },
             start: u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0]),
             udp_port,
@@ -202,7 +232,7 @@ impl Tunnel {
     /// The frame in the packet, if it is as usual: over IPv4 without options, to this gateway's own MAC. None says nothing of it:
     /// [`receive`](Self::receive) does.
     #[inline(always)]
-    pub fn arrival(&self, head: &[u8], total_len: usize, l2: usize) -> Option<Arrival> {
+    pub fn arrival_v4(&self, head: &[u8], total_len: usize, l2: usize) -> Option<Arrival> {
         let outer: &OuterV4 = view_at(head, l2.checked_sub(size_of::<U16>())?)?;
         let (first, second, third) = (outer.first.get(), outer.second.get(), outer.third.get());
         if !ipv4::is_plain(first, second) || outer.ethertype.get() != ethertype::IPV4.swap_bytes() {
@@ -210,15 +240,12 @@ impl Tunnel {
         }
         let (source, destination) = (outer.source.get(), outer.destination.get());
         let addresses = u64::from(source) | u64::from(destination) << 32;
-        if u64::from(destination) != self.local_v4 || !ipv4::sum_is_right(first, second, third, addresses) {
+        if u64::from(destination) != self.local_words[0]
+            || !ipv4::sum_is_right(first, second, third, addresses)
+        {
             return None;
         }
-        let [.., a, b] = outer.ports.get().to_le_bytes();
-        if (third >> 8) as u8 != protocol::UDP || u16::from_le_bytes([a, b]) != self.udp_port.to_be() {
-            return None;
-        }
-        let start = u64::from_le_bytes(*head.first_chunk()?);
-        if (start ^ self.start) << 16 != 0 {
+        if (third >> 8) as u8 != protocol::UDP || !self.is_ours(head, outer.ports) {
             return None;
         }
         let ip_len = (first.swap_bytes() & 0xffff) as usize;
@@ -229,7 +256,41 @@ impl Tunnel {
         }
         let headers = l2 + ipv4::LEN + udp::LEN + vxlan::LEN;
         let end = l2 + ipv4::LEN + udp_len;
+        let source = Source::V4(source);
         Some(Arrival { vni: outer.vxlan.vni()?, source, ecn: (first >> 8) as u8 & 3, headers, end })
+    }
+
+    /// The same over IPv6 without extension headers.
+    #[inline(always)]
+    pub fn arrival_v6(&self, head: &[u8], total_len: usize, l2: usize) -> Option<Arrival> {
+        let outer: &OuterV6 = view_at(head, l2.checked_sub(size_of::<U16>())?)?;
+        let class = outer.class.get();
+        if class >> 12 != 6 || outer.ethertype.get() != ethertype::IPV6.swap_bytes() {
+            return None;
+        }
+        let words = |address: [little_endian::U64; 2]| address.map(little_endian::U64::get);
+        if words(outer.destination) != self.local_words
+            || outer.next_header != protocol::UDP
+            || !self.is_ours(head, outer.ports)
+        {
+            return None;
+        }
+        let (payload_len, udp_len) = (usize::from(outer.payload_len.get()), usize::from(outer.len.get()));
+        let fits = l2 + ipv6::LEN + payload_len <= total_len && udp_len <= payload_len;
+        if !fits || udp_len < udp::LEN + vxlan::LEN + ethernet::LEN {
+            return None;
+        }
+        let headers = l2 + ipv6::LEN + udp::LEN + vxlan::LEN;
+        let end = l2 + ipv6::LEN + udp_len;
+        let source = Source::V6(words(outer.source));
+        Some(Arrival { vni: outer.vxlan.vni()?, source, ecn: (class >> 4) as u8 & 3, headers, end })
+    }
+
+    /// Whether a packet that begins with `head` is for this gateway's MAC, and of UDP ports `ports` for VXLAN's.
+    #[inline(always)]
+    fn is_ours(&self, head: &[u8], ports: little_endian::U32) -> bool {
+        let to_us = |start: &[u8; 8]| (u64::from_le_bytes(*start) ^ self.start) << 16 == 0;
+        (ports.get() >> 16) as u16 == self.udp_port.swap_bytes() && head.first_chunk().is_some_and(to_us)
     }
 
     /// What the packet is; `l2` bytes come before its network header.

@@ -254,6 +254,67 @@ fn nd(kind: u8, macs: ([u8; 6], [u8; 6]), ips: (Ipv6Addr, Ipv6Addr), flags: u8, 
     bytes
 }
 
+/// A frame of the server's in network `vni`, over IPv6.
+fn from_server_over_v6(source: Ipv6Addr, vni: u8) -> Vec<u8> {
+    let inner = frame((SERVER_MAC, GATEWAY_BLUE), 17, &tuple("10.2.0.1:2", "10.1.0.5:1"), 64, b"x");
+    let vxlan = [&[8, 0, 0, 0, 0, 7, vni, 0], &inner[..]].concat();
+    let mut bytes = Vec::new();
+    etherparse::PacketBuilder::ethernet2(VTEP_MAC, UPLINK_MAC)
+        .ipv6(source.octets(), LOCAL6.octets(), 64)
+        .udp(50_000, 4789)
+        .write(&mut bytes, &vxlan)
+        .unwrap();
+    vlan(2, &bytes)
+}
+
+#[test]
+fn over_ipv6_a_mac_that_moves_is_followed_within_a_burst() {
+    // They differ in the first half of their address, and in the second.
+    let vteps = [
+        VTEP6,
+        Ipv6Addr::new(0x2001, 0xdb9, 0, 0, 0, 0, 0, 9),
+        Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 10),
+    ];
+    let mut config = ipv6_underlay();
+    config.underlay.as_mut().unwrap().neighbors =
+        vteps.map(|ip| StaticNeighbor { ip: ip.into(), mac: VTEP_MAC }).to_vec();
+    let mut gateway = Gateway::with(config);
+    for (last, other) in [(0, 1), (1, 2), (2, 0), (0, 2)] {
+        let from = |n: usize| from_server_over_v6(vteps[n], 0xd0);
+        gateway.receive_together(UPLINK, &[from(last), from(other), from(other), from(last), from(last)]);
+        gateway.io.take(KERNEL);
+        let sent = untag(2, &gateway.forward(KERNEL, &to_server(), UPLINK));
+        assert_eq!(sent[38..54], vteps[last].octets());
+    }
+}
+
+#[test]
+fn a_mac_in_two_networks_is_in_each_of_them() {
+    let over_v4 = |vni: u8| {
+        let mut bytes = from_server(Outer::from_vtep());
+        bytes[52] = vni;
+        bytes
+    };
+    let over_v6 = |vni| from_server_over_v6(VTEP6, vni);
+    let families: [(_, &dyn Fn(u8) -> Vec<u8>); 2] = [(config(), &over_v4), (ipv6_underlay(), &over_v6)];
+    for (mut config, from) in families {
+        let blue = &config.lifs[1];
+        let encapsulation = pipeline::Encapsulation::Vxlan(2001);
+        config.lifs.push(pipeline::Lif {
+            id: 4,
+            name: "cyan".into(),
+            encapsulation,
+            trap_vni: 10400,
+            ..blue.clone()
+        });
+        let mut gateway = Gateway::with(config);
+        let networks = [0xd0, 0xd1, 0xd0, 0xd1, 0xd1, 0xd0];
+        gateway.receive_together(UPLINK, &networks.map(from));
+        let trapped = gateway.io.take(KERNEL).iter().map(|bytes| unwrap(bytes).0.vni).collect::<Vec<_>>();
+        assert_eq!(trapped, networks.map(|vni| if vni == 0xd0 { 2000 } else { 10400 }));
+    }
+}
+
 #[test]
 fn an_ipv6_underlay() {
     let mut gateway = Gateway::with(ipv6_underlay());
