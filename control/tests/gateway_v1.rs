@@ -84,18 +84,18 @@ async fn a_session_with_a_hard_timeout_and_a_limit() {
     let gateway = Gateway::start().await;
     let mut client = gateway.v1().await;
     let limit = Some(RateLimit { packets: 5, bytes: 0, burst_ms: 0 });
-    let requested = Session { hard_timeout: 1, limit, owner: "somebody else".to_owned(), ..session(1) };
+    let requested = Session { hard_timeout: 3, limit, owner: "somebody else".to_owned(), ..session(1) };
     add(&mut client, vec![vec![requested]]).await;
     let info = client.get_session(GetSessionRequest { session_id: 1 }).await.expect("call").into_inner();
     let session = info.session.expect("session");
     assert_eq!(session.limit, Some(RateLimit { packets: 5, bytes: 0, burst_ms: 1000 }));
-    assert_eq!((session.hard_timeout, session.owner.as_str()), (1, "unix"));
+    assert_eq!((session.hard_timeout, session.owner.as_str()), (3, "unix"));
     gateway.closed(1).await;
     let records = common::drain(&mut gateway.v2().await).await;
     assert_eq!(records[0].session_close_code(), proto::openoffload::v2::SessionCloseCode::Timeout);
     let (start, end) = (records[0].start_time.expect("start"), records[0].end_time.expect("end"));
     let lived = |at: prost_types::Timestamp| at.seconds * 1000 + i64::from(at.nanos) / 1_000_000;
-    assert_eq!(lived(end) - lived(start), 1000);
+    assert_eq!(lived(end) - lived(start), 3000);
 }
 
 #[tokio::test]

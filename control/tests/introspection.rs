@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Gateway, add, session};
+use common::{Gateway, Setup, add, session};
+use control::Limits;
 use proto::gateway::v1::{Stats, StatsEvent, WatchStatsRequest};
 use std::time::Duration;
 use tokio::time::timeout;
@@ -16,8 +17,14 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 use tonic_reflection::pb::v1alpha;
 
-const IN_TIME: Duration = Duration::from_secs(10);
+const IN_TIME: Duration = Duration::from_secs(30);
 const OURS: [&str; 2] = ["gateway.v1.Gateway", "openoffload.v2.SessionTable"];
+
+/// A shutdown does not wait for its grace to be over where no call is left: it takes no more than [`IN_TIME`].
+async fn with_long_grace() -> Gateway {
+    let limits = Limits { shutdown: Duration::from_secs(120), ..Default::default() };
+    Setup { limits, ..Default::default() }.start().await
+}
 
 fn check(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.to_owned() }
@@ -37,13 +44,13 @@ async fn health_of_the_server_and_each_service() {
 
 #[tokio::test]
 async fn whoever_watches_is_told_of_the_shutdown() {
-    let gateway = Gateway::start().await;
+    let gateway = with_long_grace().await;
     let mut client = HealthClient::new(gateway.channel().await);
     let mut health = client.watch(check("")).await.expect("known").into_inner();
     let first = health.message().await.expect("stream").expect("open");
     assert_eq!(first.status(), ServingStatus::Serving);
-    // Ends the stream too: the shutdown does not wait for its grace to be over.
-    timeout(Duration::from_secs(2), gateway.server.shutdown()).await.expect("no call is left");
+    // Ends the stream too.
+    timeout(IN_TIME, gateway.server.shutdown()).await.expect("no call is left");
     let last = timeout(IN_TIME, health.message()).await.expect("in time").expect("stream").expect("open");
     assert_eq!(last.status(), ServingStatus::NotServing);
     assert!(health.message().await.expect("ends well").is_none());
@@ -117,7 +124,7 @@ fn active(event: &StatsEvent) -> u64 {
 
 #[tokio::test]
 async fn statistics_are_watched() {
-    let gateway = Gateway::start().await;
+    let gateway = with_long_grace().await;
     let mut stream = gateway
         .v1()
         .await
@@ -133,7 +140,7 @@ async fn statistics_are_watched() {
         last = timeout(IN_TIME, stream.message()).await.expect("in time").expect("stream").expect("open");
     }
     assert!(last.stats.expect("stats").other.iter().any(|c| c.name == "closed_dropped"));
-    timeout(Duration::from_secs(2), gateway.server.shutdown()).await.expect("no call is left");
+    timeout(IN_TIME, gateway.server.shutdown()).await.expect("no call is left");
     let end = loop {
         match stream.message().await {
             Ok(Some(_)) => {}

@@ -2,9 +2,11 @@
 
 mod common;
 
+use common::vnf::until;
 use common::{Gateway, Setup, add, drain, ids, session};
 use conntrack::TcpFlags;
 use control::{Handles, Housekeeper, Limits};
+use proto::openoffload::v2::session_table_client::SessionTableClient;
 use proto::openoffload::v2::{
     self, ActionParameters, AddSessionStatus, RequestStatus, SessionCloseCode, SessionRequest,
     SessionRequestArgs, SessionState,
@@ -291,9 +293,13 @@ async fn a_stream_broken_halfway_loses_nothing() {
     add(&mut client, (1..=5000).map(session)).await;
     gateway.handles.table.flush(gateway.handles.clock.now());
     gateway.closed(5000).await;
+    // It takes little more than it reads: however late it breaks off, the server has not sent all.
+    let channel = tonic::transport::Endpoint::from_shared(gateway.server.endpoints()[0].to_string());
+    let narrow = channel.expect("address").initial_stream_window_size(16 << 10).connect().await;
+    let mut narrow = SessionTableClient::new(narrow.expect("connection"));
     for seen in [1, 10, 3000] {
         let mut stream =
-            client.get_closed_sessions(SessionRequestArgs::default()).await.expect("call").into_inner();
+            narrow.get_closed_sessions(SessionRequestArgs::default()).await.expect("call").into_inner();
         for _ in 0..seen {
             assert!(stream.message().await.expect("record").is_some());
         }
@@ -306,25 +312,35 @@ async fn a_stream_broken_halfway_loses_nothing() {
 
 #[tokio::test]
 async fn a_reader_with_a_short_deadline_gets_all_in_pieces() {
-    let gateway = Gateway::start().await;
-    let mut client = gateway.v2().await;
-    add(&mut client, (1..=3000).map(session)).await;
-    gateway.handles.table.flush(gateway.handles.clock.now());
-    gateway.closed(3000).await;
-    let mut seen = Vec::new();
-    for _ in 0..20 {
-        let mut request = tonic::Request::new(SessionRequestArgs::default());
-        request.set_timeout(Duration::from_millis(100));
-        let mut stream = client.get_closed_sessions(request).await.expect("call").into_inner();
-        let mut records = Vec::new();
-        while let Some(record) = stream.message().await.expect("stream ends with OK") {
-            records.push(record.session_id);
+    // On a busy machine a call may be late, and what it was given is gone: all again.
+    'again: for _ in 0..10 {
+        let gateway = Gateway::start().await;
+        let mut client = gateway.v2().await;
+        add(&mut client, (1..=3000).map(session)).await;
+        gateway.handles.table.flush(gateway.handles.clock.now());
+        gateway.closed(3000).await;
+        let mut seen = Vec::new();
+        for _ in 0..100 {
+            let mut request = tonic::Request::new(SessionRequestArgs::default());
+            request.set_timeout(Duration::from_millis(100));
+            let mut stream = match client.get_closed_sessions(request).await {
+                Err(status) if matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) => {
+                    continue 'again;
+                }
+                answer => answer.expect("call").into_inner(),
+            };
+            let mut records = Vec::new();
+            while let Some(record) = stream.message().await.expect("stream ends with OK") {
+                records.push(record.session_id);
+            }
+            assert!(records.len() <= 400);
+            seen.extend(records);
         }
-        assert!(records.len() <= 400);
-        seen.extend(records);
+        seen.sort_unstable();
+        assert_eq!(seen, (1..=3000).collect::<Vec<_>>());
+        return;
     }
-    seen.sort_unstable();
-    assert_eq!(seen, (1..=3000).collect::<Vec<_>>());
+    panic!("each time a call took longer than 100 ms");
 }
 
 #[tokio::test]
@@ -483,7 +499,7 @@ async fn streams_at_once_are_bounded() {
 async fn streams_that_are_cancelled_or_late_keep_what_came_and_free_their_slot() {
     let limits = Limits { add_streams: 1, ..Default::default() };
     let gateway = Setup { limits, ..Default::default() }.start().await;
-    for (n, deadline) in [(1, None), (2, Some(Duration::from_millis(300)))] {
+    for (n, deadline) in [(1, None), (2, Some(Duration::from_secs(3)))] {
         let (to, from) = tokio::sync::mpsc::channel(1);
         to.send(session(n)).await.expect("open");
         let mut request = tonic::Request::new(tokio_stream::wrappers::ReceiverStream::new(from));
@@ -492,9 +508,7 @@ async fn streams_that_are_cancelled_or_late_keep_what_came_and_free_their_slot()
         }
         let mut client = gateway.v2().await;
         let call = tokio::spawn(async move { client.add_session(request).await });
-        while gateway.handles.table.stats().active < u64::from(n) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until(async || gateway.handles.table.stats().active == u64::from(n)).await;
         if deadline.is_some() {
             let status = call.await.expect("task").expect_err("late");
             assert!(matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded), "{status}");

@@ -428,7 +428,8 @@ async fn oversized_headers_are_refused() {
 
 #[tokio::test]
 async fn shutdown_ends_streams() {
-    let gateway = Gateway::start().await;
+    let limits = Limits { shutdown: Duration::from_secs(120), ..Default::default() };
+    let gateway = Setup { limits, ..Default::default() }.start().await;
     let mut watch = gateway.v1().await;
     let mut events =
         watch.watch_closed(proto::gateway::v1::WatchClosedRequest {}).await.expect("call").into_inner();
@@ -444,7 +445,7 @@ async fn shutdown_ends_streams() {
     }
     let began = std::time::Instant::now();
     gateway.server.shutdown().await;
-    assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(30), "took {:?}", began.elapsed());
     assert_eq!(events.message().await.expect_err("ended").code(), Code::Unavailable);
     assert_eq!(call.await.expect("task").expect_err("ended").code(), Code::Unavailable);
     drop(to);
@@ -459,6 +460,6 @@ async fn shutdown_does_not_wait_for_a_stalled_client() {
     let mut stalled = tokio::net::UnixStream::connect(&path).await.expect("connection");
     stalled.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.expect("sent");
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let shut = tokio::time::timeout(Duration::from_secs(5), gateway.server.shutdown()).await;
+    let shut = tokio::time::timeout(Duration::from_secs(30), gateway.server.shutdown()).await;
     assert!(shut.is_ok());
 }

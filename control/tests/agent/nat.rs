@@ -122,8 +122,13 @@ fn sctp_stays_in_the_kernel() {
         .sh("conntrack -I -p sctp -s 10.81.0.5 -d 10.82.0.9 --sport 5000 --dport 6000 --state ESTABLISHED \
          --orig-vtag 1 --reply-vtag 2 -t 600 -u SEEN_REPLY,ASSURED");
     super::recorder::wait("the entry", || setup.conntrack("-L -p sctp").contains("sport=5000"));
+    // What comes later is installed.
+    let _listener = setup.lab.listen(&setup.lab.server, "tcp", "10.82.0.9", 7000);
+    let mut plain = setup.lab.connect(&setup.lab.client, "tcp", "10.82.0.9", 7000, 0);
+    exchange(&mut plain, 1);
+    assert_eq!(setup.only_session().protocol, 6);
     std::thread::sleep(SETTLE * 4);
-    assert_eq!(setup.server.adds(), 0);
+    assert_eq!(setup.server.adds(), 1);
     let counters = agent.stop();
     assert!(counters.skipped["foreign"] >= 1, "{counters}");
 }

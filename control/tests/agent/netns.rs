@@ -38,7 +38,7 @@ impl Netns {
     /// Starts a Python program inside, that talks over its standard streams.
     pub fn python(&self, program: &str, arguments: &[&str]) -> Talker {
         let mut child = Command::new("ip")
-            .args(["netns", "exec", &self.name, "timeout", "120", "python3", "-uc", program])
+            .args(["netns", "exec", &self.name, "timeout", "600", "python3", "-uc", program])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

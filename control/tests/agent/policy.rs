@@ -100,14 +100,18 @@ fn connections_with_a_zone_of_one_direction_stay_in_the_kernel() {
         return;
     }
     let zone = "table ip zones { chain pre { type filter hook prerouting priority raw; \
-                iifname \"in0\" ct original zone set 7; }; }";
+                iifname \"in0\" meta l4proto udp ct original zone set 7; }; }";
     let setup = Setup::new(&format!("{MASQUERADE}{zone}"));
     let agent = setup.agent("");
-    let _listener = setup.lab.listen(&setup.lab.server, "udp", "10.82.0.9", 7000);
+    let _listeners = ["udp", "tcp"].map(|kind| setup.lab.listen(&setup.lab.server, kind, "10.82.0.9", 7000));
     let mut client = setup.lab.connect(&setup.lab.client, "udp", "10.82.0.9", 7000, 0);
     exchange(&mut client, 2);
+    // What comes later, in no zone, is installed.
+    let mut plain = setup.lab.connect(&setup.lab.client, "tcp", "10.82.0.9", 7000, 0);
+    exchange(&mut plain, 1);
+    assert_eq!(setup.only_session().protocol, 6);
     std::thread::sleep(SETTLE * 5);
-    assert_eq!(setup.server.adds(), 0);
+    assert_eq!(setup.server.adds(), 1);
     let counters = agent.stop();
     assert!(counters.skipped["foreign"] >= 1, "{counters}");
 }
