@@ -120,7 +120,7 @@ fn chains_over_af_xdp(eal: &Eal, pool: &Mempool) {
 fn receive(rx: &mut RxQueue) -> Option<Mbuf> {
     let mut burst = ArrayVec::<Mbuf, 1>::new();
     let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(2) {
+    while start.elapsed() < Duration::from_secs(30) {
         if rx.rx_burst(&mut burst) > 0 {
             return burst.pop();
         }

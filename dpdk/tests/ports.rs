@@ -176,7 +176,7 @@ fn memif_ports(eal: &Eal, pool: &Mempool) {
     server.configure(&PortOptions::default(), pool).unwrap();
     let (mut server_rx, _server_tx) = server.start().unwrap();
     let (_client_rx, mut client_tx) = client.start().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !(client.link().unwrap().up && server.link().unwrap().up) {
         assert!(Instant::now() < deadline, "the two never connected");
         thread::sleep(Duration::from_millis(1));

@@ -68,7 +68,11 @@ fn output(mut command: Command) -> Output {
 
 impl Gateway {
     fn start(dir: &Path, text: &str) -> Self {
-        let mut child = spawn(&mut command(dir, text));
+        Self::from(dir, command(dir, text))
+    }
+
+    fn from(dir: &Path, mut command: Command) -> Self {
+        let mut child = spawn(&mut command);
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (to, log) = channel();
         std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| to.send(line)));
@@ -155,19 +159,26 @@ fn from_ready_to_sigterm() {
     assert!(!gateway.socket.exists());
 }
 
-#[test]
-fn systemd_is_told() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("notify");
+/// Makes `command` tell us what it would tell systemd: one message after the other.
+fn notified(dir: &Path, command: &mut Command) -> impl Fn() -> String + use<> {
+    let path = dir.join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut child = spawn(command(dir.path(), &configuration(dir.path(), "")).env("NOTIFY_SOCKET", &path));
-    let told = || {
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    command.env("NOTIFY_SOCKET", &path);
+    move || {
         let mut buffer = [0; 256];
         let len = socket.recv(&mut buffer).unwrap();
         String::from_utf8_lossy(&buffer[..len]).trim().to_owned()
-    };
+    }
+}
+
+#[test]
+fn systemd_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(dir.path(), &configuration(dir.path(), ""));
+    let told = notified(dir.path(), &mut command);
+    let mut child = spawn(&mut command);
     assert_eq!(told(), "READY=1");
     let pid = Pid::from_raw(child.id() as i32);
     kill(pid, Signal::SIGHUP).unwrap();
@@ -181,7 +192,9 @@ fn systemd_is_told() {
 #[test]
 fn sighup_reloads_and_says_what_needs_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let mut gateway = Gateway::start(dir.path(), &configuration(dir.path(), ""));
+    let mut command = command(dir.path(), &configuration(dir.path(), ""));
+    let told = notified(dir.path(), &mut command);
+    let mut gateway = Gateway::from(dir.path(), command);
     let changed = configuration(dir.path(), "")
         .replace("capacity = 100", "capacity = 200")
         .replace("mtu = 1500", "mtu = 1400");
@@ -198,8 +211,9 @@ fn sighup_reloads_and_says_what_needs_a_restart() {
     gateway.wait_for("not reloaded: 1 problems in the configuration");
     fs::write(&gateway.config, configuration(dir.path(), "[log]\nlevel = \"warn\"\n")).unwrap();
     gateway.signal(Signal::SIGHUP);
-    // With this level the next word of it is the end.
-    std::thread::sleep(Duration::from_millis(500));
+    // With this level the next word of it is the end. It has told of the start, and of three reloads twice each.
+    let told = [(); 7].map(|()| told());
+    assert_eq!(told[6], "READY=1", "{told:?}");
     gateway.signal(Signal::SIGTERM);
     assert_eq!(gateway.child.wait().unwrap().code(), Some(0));
     let rest = gateway.log.iter().collect::<Vec<_>>();

@@ -68,17 +68,14 @@ fn collect<S: AsRef<str>>(argv: &[S], limit: Duration) -> Result<Output> {
     if status.is_none() {
         kill_group(&mut child);
     }
-    // A grandchild may hold the pipes open: the readers get no longer than the child.
-    let collect = |reader: Option<mpsc::Receiver<Vec<u8>>>| {
-        reader.and_then(|r| r.recv_timeout(Duration::from_secs(2)).ok()).unwrap_or_default()
-    };
-    let (stdout, stderr) = (collect(stdout), collect(stderr));
-    match status {
-        Some(status) => Ok(Output { status, stdout, stderr }),
-        None => Err(Error::Timeout {
-            what: format!("`{}`", line(argv)),
-            limit,
-            detail: format!(": {}", String::from_utf8_lossy(&stderr).trim()),
+    // A grandchild may hold the pipes open: the readers get no longer than a slow machine needs.
+    let collect = |reader: Option<mpsc::Receiver<Vec<u8>>>| reader?.recv_timeout(SETUP_LIMIT).ok();
+    match (status, collect(stdout), collect(stderr)) {
+        (Some(status), Some(stdout), Some(stderr)) => Ok(Output { status, stdout, stderr }),
+        (ended, _, stderr) => Err(Error::Timeout {
+            what: format!("{}`{}`", if ended.is_some() { "output of " } else { "" }, line(argv)),
+            limit: if ended.is_some() { SETUP_LIMIT } else { limit },
+            detail: format!(": {}", String::from_utf8_lossy(&stderr.unwrap_or_default()).trim()),
         }),
     }
 }

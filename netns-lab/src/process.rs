@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::netns::Netns;
 
 /// How long a program gets to end after SIGTERM.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(30);
 
 /// A program running in a namespace, in a process group of its own. Dropped: SIGTERM, then SIGKILL, and reaped. If this
 /// process dies, the kernel kills it.

@@ -65,7 +65,7 @@ fn one(
         let sessions = gateway.control().all()?;
         Ok(sessions.iter().filter(|session| session.id == id).map(|session| session.packets()).sum())
     };
-    let (before, first) = (packets()?, settled(collector));
+    let (before, first) = (packets()?, settled(gateway, collector)?);
     let mut answers = 0;
     for _ in 0..QUERIES {
         answers += u32::from(ask().is_ok_and(|answer| answer == DNS_ADDRESS));
@@ -95,14 +95,15 @@ fn session(id: u64, port: u16, action: &str) -> serde_json::Value {
     })
 }
 
-/// How many copies there are once no more come.
-fn settled(collector: &Collector) -> usize {
+/// How many copies there are once all that the gateway has sent are there.
+fn settled(gateway: &Gateway, collector: &Collector) -> Result<usize> {
+    let end = Instant::now() + LIMIT;
     loop {
         let count = collector.copies().len();
-        thread::sleep(Duration::from_millis(200));
-        if collector.copies().len() == count {
-            return count;
+        if gateway.stats()?.get("/other/mirrored")? == count as u64 || Instant::now() >= end {
+            return Ok(count);
         }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -133,7 +133,7 @@ fn compare(action: &str, address: Ipv4Addr) {
     let red = Sniffer::start(bench.ns(&RED1), [port, SERVER_PORT]);
     let blue = Sniffer::start(bench.ns(&BLUE1), [MAPPED_PORT, SERVER_PORT]);
     for number in 0..COUNT {
-        assert!(udp::exchange(client, 1 + number * 70), "the original of datagram {number} is lost");
+        assert!(udp::comes_back(client, 1 + number * 70), "the original of datagram {number} is lost");
     }
     wait("a copy of each packet, both ways", || collector.copies().len() >= before + 2 * COUNT);
     let (red_sent, red_received) = red.finish(RED1.mac());
@@ -169,7 +169,7 @@ fn copies_beyond_the_limit_are_counted_and_cost_no_packet() {
     let packets = || bench.control().sessions().unwrap()[0].packets();
     let stat = |name: &str| bench.stat(&format!("/other/{name}"));
     for number in 0..COUNT {
-        assert!(udp::exchange(client, 100), "datagram {number}");
+        assert!(udp::comes_back(client, 100), "datagram {number}");
     }
     assert!(packets() >= 2 * COUNT);
     assert!(stat("mirror_limited") > 0);

@@ -33,7 +33,7 @@ fn fragments_of_an_offloaded_flow_arrive() {
     });
     assert_eq!(echo.peers().len(), 1, "one mapping for whole packets and fragments: {:?}", echo.peers());
     assert!(bench.stat("/traps/exception") > 0);
-    assert!(udp::exchange(&client, 100));
+    assert!(udp::comes_back(&client, 100));
     assert!(udp::session(&bench, &client).is_none_or(|s| s.packets() > hot));
 
     let argv = ["ping", "-n", "-c", "2", "-W", "5", "-s", "6000", "198.51.100.10"];
@@ -96,6 +96,6 @@ fn malformed_and_unknown_frames_are_dropped_and_counted() {
     let dropped = || drops().iter().sum::<u64>() - before.iter().sum::<u64>();
     wait("all of it is dropped", || dropped() >= expected);
     assert!(drops()[0] >= before[0] + 10, "the unknown VNI is an unknown LIF");
-    assert!(udp::exchange(&client, 100));
+    assert!(udp::comes_back(&client, 100));
     assert_eq!(ping(&bench.lab, &RED1, BLUE1.ipv4().into(), 3).unwrap(), 3);
 }

@@ -108,8 +108,8 @@ fn a_udp_flows_source_is_the_vnfs_before_and_after_offload() {
         let peers = echo.peers();
         assert_eq!(peers.len(), 1, "{peers:?}");
         assert_eq!(peers[0].ip(), seen);
-        assert!(udp::exchange(&client, 1), "a short datagram");
-        assert!(udp::exchange(&client, 1400), "a long datagram");
+        assert!(udp::comes_back(&client, 1), "a short datagram");
+        assert!(udp::comes_back(&client, 1400), "a long datagram");
     }
 }
 

@@ -77,7 +77,7 @@ fn flows_survive_the_agents_death_and_are_taken_over() {
 
     bench.kill_agents();
     for _ in 0..5 {
-        assert!(udp::exchange(&client, 100), "without an agent");
+        assert!(udp::comes_back(&client, 100), "without an agent");
     }
     bench.start_agents(&[A], &AgentConfig::default());
     let session = udp::offload(&bench, &client);

@@ -58,7 +58,7 @@ fn a_session_times_out_with_true_counters_and_its_flow_goes_on() {
     let (bench, echo, client, own) = ready();
     install(&bench, 7, own, 6);
     for _ in 0..10 {
-        assert!(udp::exchange(&client, 100));
+        assert!(udp::comes_back(&client, 100));
     }
     assert_eq!(
         echo.peers(),
@@ -84,14 +84,15 @@ fn a_session_times_out_with_true_counters_and_its_flow_goes_on() {
 #[test]
 fn traffic_keeps_a_session_from_timing_out() {
     let (bench, _echo, client, own) = ready();
-    install(&bench, 8, own, 5);
-    for _ in 0..12 {
-        assert!(udp::exchange(&client, 10));
+    // Together they take longer than the session's time.
+    install(&bench, 8, own, 15);
+    for _ in 0..30 {
+        assert!(udp::comes_back(&client, 10));
         thread::sleep(Duration::from_millis(600));
     }
     let sessions = bench.control().sessions().unwrap();
     assert_eq!(sessions.len(), 1, "{:?}", bench.control().closed());
-    assert_eq!((sessions[0].in_packets, sessions[0].out_packets), (12, 12));
+    assert_eq!((sessions[0].in_packets, sessions[0].out_packets), (30, 30));
 }
 
 #[test]
@@ -99,7 +100,7 @@ fn sessions_are_listed_shown_and_deleted() {
     let (bench, _echo, client, own) = ready();
     assert!(list(&bench).is_empty());
     install(&bench, 12_345_678_910, own, 60);
-    assert!(udp::exchange(&client, 10));
+    assert!(udp::comes_back(&client, 10));
 
     let listed = list(&bench);
     assert_eq!(listed.len(), 1, "{listed:?}");
@@ -130,7 +131,7 @@ fn every_frame_of_a_port_is_accounted_for() {
     install(&bench, 9, own, 60);
     let before = bench.control().sessions().unwrap()[0].packets();
     for _ in 0..100 {
-        assert!(udp::exchange(&client, 200));
+        assert!(udp::comes_back(&client, 200));
     }
     assert_eq!(bench.control().sessions().unwrap()[0].packets(), before + 200);
     let stats = bench.stats();
