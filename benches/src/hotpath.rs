@@ -48,7 +48,8 @@ impl Bed {
     }
 }
 
-/// A table with `sessions` and room for more, and a pipeline with workers that know where the server is.
+/// A table with `sessions` of what `flow` is of and room for `room` more, and a pipeline over its underlay with workers, of
+/// which the first has heard where the server is.
 pub fn stand_up(
     flow: Flow,
     sessions: u32,

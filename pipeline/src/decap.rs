@@ -30,6 +30,8 @@ pub fn run<P: Packet>(cx: &Context<'_>, senders: &mut Senders, packets: &mut [P]
     }
 }
 
+/// Takes them with `arrival` for the underlay's family: a loop for each, so that IPv4 does not pay for IPv6's longer address
+/// (docs/adr/0007-hot-path.md).
 #[inline(never)]
 fn each<P: Packet>(
     cx: &Context<'_>,
